@@ -1,0 +1,1 @@
+"""The domain: hosts, VMs, plans and moves. It prints nothing, asks nothing and knows no Invoke."""

@@ -1,0 +1,157 @@
+"""The operations of a host's agent as typed methods: the one place that knows their names and wire forms.
+
+The wire form of each operation is described where it is served, in `tasks.onhost.serve`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.cluster import wire
+from tasks.cluster.errors import HostError
+from tasks.cluster.link import Link, Progress
+from tasks.cluster.model import HostFacts, RunningNow
+
+#: Seconds. Reads answer at once or the host has a problem; changes wait for libvirt's own time-outs
+#: (virsh destroy gives up after about 40 s).
+READ = 8.0
+CHANGE = 60.0
+
+
+class HostOps:
+    """What can be asked of one host and done on it.
+
+    Every method raises HostError (the host said no) or LinkLost (no answer came). Methods named in `READS`
+    never change anything on the host.
+    """
+
+    READS = frozenset({"observe", "running", "dumpxml", "watch", "store_read", "store_list"})
+
+    def __init__(self, link: Link, mount: str) -> None:
+        self._link = link
+        self._mount = mount
+
+    @property
+    def host(self) -> str:
+        return self._link.host
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _call(
+        self, op: str, *, deadline: float, progress: Progress | None = None, **args: Any
+    ) -> Mapping[str, Any]:
+        return self._link.call(op, args, deadline=deadline, progress=progress)
+
+    # -- reads ---------------------------------------------------------------------------------------
+
+    def observe(self, *, plan: bool = False) -> HostFacts:
+        """Everything about the host in one answer; with `plan` also the definitions and machine types."""
+        reply = self._call("observe", deadline=READ, mount=self._mount, plan=plan)
+        return self._understood(wire.host_facts, reply)
+
+    def running(self) -> RunningNow:
+        """Who runs here at this moment, from libvirt and from /proc."""
+        return self._understood(wire.running_now, self._call("running", deadline=READ, mount=self._mount))
+
+    def dumpxml(self, uuid: str, *, inactive: bool, security: bool) -> str:
+        reply = self._call("dumpxml", deadline=READ, uuid=uuid, inactive=inactive, security=security)
+        return str(reply["xml"])
+
+    def watch(self, uuid: str, seconds: float) -> tuple[str, str]:
+        """Watch a started VM for so many seconds; its state and reason at the end, or when it went off."""
+        reply = self._call("watch", deadline=seconds + READ, uuid=uuid, seconds=seconds)
+        return str(reply["state"]), str(reply["reason"])
+
+    def store_read(self, path: str) -> str | None:
+        """Text of a file below MOUNT/.vmfab, or None when there is none."""
+        reply = self._call("store.read", deadline=READ, mount=self._mount, path=path)
+        return None if reply["text"] is None else str(reply["text"])
+
+    def store_list(self, directory: str) -> tuple[str, ...]:
+        """Names in a folder below MOUNT/.vmfab; empty when the folder does not exist."""
+        reply = self._call("store.list", deadline=READ, mount=self._mount, path=directory)
+        return tuple(str(n) for n in reply["names"])
+
+    # -- changes -------------------------------------------------------------------------------------
+
+    def define(self, xml: str) -> None:
+        self._call("define", deadline=CHANGE, xml=xml)
+
+    def undefine(self, uuid: str) -> None:
+        """Forget the definition; images and NVRAM stay, and a managed save makes it fail."""
+        self._call("undefine", deadline=CHANGE, uuid=uuid)
+
+    def autostart(self, uuid: str, *, on: bool) -> None:
+        self._call("autostart", deadline=CHANGE, uuid=uuid, on=on)
+
+    def start(self, uuid: str) -> str:
+        """Start it once; the state seen afterwards."""
+        return str(self._call("start", deadline=CHANGE, uuid=uuid)["state"])
+
+    def shutdown(self, uuid: str) -> None:
+        """Ask the guest once to shut down."""
+        self._call("shutdown", deadline=CHANGE, uuid=uuid)
+
+    def wait_off(
+        self, uuid: str, *, timeout: float, ask_again: float | None, progress: Progress | None = None
+    ) -> Mapping[str, Any]:
+        """Wait on the host until it is off: {"off": bool, "state": str, "waited": s, "ended_at": epoch|None}."""
+        return self._call(
+            "wait_off",
+            deadline=timeout + CHANGE,
+            progress=progress,
+            uuid=uuid,
+            timeout=timeout,
+            ask_again=ask_again,
+        )
+
+    def destroy(self, uuid: str, *, graceful: bool) -> str:
+        """Stop it hard (graceful: SIGTERM only); the state seen afterwards."""
+        return str(self._call("destroy", deadline=CHANGE, uuid=uuid, graceful=graceful)["state"])
+
+    def reboot(self, uuid: str) -> None:
+        self._call("reboot", deadline=CHANGE, uuid=uuid)
+
+    def note_running(self, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+        """Edit /root/running_vms atomically; other lines stay as they are."""
+        self._call("note_running", deadline=READ, add=list(add), remove=list(remove))
+
+    def save_running(self, *, write: bool) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+        """/root/running_vms before (None: no such file) and as the running VMs make it; `write` replaces it."""
+        reply = self._call("save_running", deadline=READ, write=write)
+        before = reply["before"]
+        return None if before is None else tuple(before), tuple(reply["after"])
+
+    def store_write(self, path: str, text: str, *, exclusive: bool = False) -> None:
+        """Write a file below MOUNT/.vmfab atomically; `exclusive` fails with kind "locked" if it exists."""
+        self._call(
+            "store.write", deadline=READ, mount=self._mount, path=path, text=text, exclusive=exclusive
+        )
+
+    def store_append(self, path: str, text: str) -> None:
+        """Append and flush to the disk."""
+        self._call("store.append", deadline=READ, mount=self._mount, path=path, text=text)
+
+    def store_remove(self, path: str) -> None:
+        """Remove a file below MOUNT/.vmfab; already gone is fine."""
+        self._call("store.remove", deadline=READ, mount=self._mount, path=path)
+
+    def store_lock(self, path: str, holder: Mapping[str, Any]) -> None:
+        """Hold a cluster-wide flock until `store_unlock` or the end of the connection.
+
+        Raises HostError of kind "locked" whose detail is the present holder's JSON.
+        """
+        text = json.dumps(holder, ensure_ascii=False)
+        self._call("store.lock", deadline=READ, mount=self._mount, path=path, holder=text)
+
+    def store_unlock(self, path: str) -> None:
+        self._call("store.unlock", deadline=READ, mount=self._mount, path=path)
+
+    def _understood(self, parse: Any, reply: Mapping[str, Any]) -> Any:
+        try:
+            return parse(self.host, reply)
+        except (ValueError, KeyError, TypeError) as error:
+            raise HostError(self.host, "bug", f"answered something not understood ({error})") from error

@@ -1,0 +1,97 @@
+"""One command's view of the cluster: a link per host, all hosts asked at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import TypeVar
+
+from tasks.cluster.errors import HostError, HostSilent
+from tasks.cluster.hostops import HostOps
+from tasks.cluster.link import Connector
+from tasks.cluster.model import Inventory, RunningNow, Silent, Snapshot
+
+#: Seconds within which a host must let us in, and answer the first question; together below the 10 s
+#: after which `status` has to say that it is silent.
+CONNECT = 5.0
+ANSWER = 9.0
+
+T = TypeVar("T")
+
+
+class Session:
+    """Links to the hosts of an inventory, opened on first use, one per host, closed together.
+
+    Use it as a context manager. Nothing here decides; it asks, and says who did not answer.
+    """
+
+    def __init__(self, inventory: Inventory, connector: Connector) -> None:
+        self.inventory = inventory
+        self._connector = connector
+        self._ops: dict[str, Future[HostOps]] = {}
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(max_workers=max(8, 2 * len(inventory.hosts)), thread_name_prefix="host")
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for future in self._ops.values():
+            if future.done() and not future.cancelled() and future.exception() is None:
+                future.result().close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def host(self, name: str) -> HostOps:
+        """The open link to a host; opens it if need be. Raises HostSilent."""
+        return self._opening(name).result()
+
+    def reconnect(self, name: str) -> HostOps:
+        """Open a new link after the old one was lost. Raises HostSilent."""
+        with self._lock:
+            old = self._ops.pop(name, None)
+        if old is not None and old.done() and old.exception() is None:
+            old.result().close()
+        return self.host(name)
+
+    def _opening(self, name: str) -> Future[HostOps]:
+        with self._lock:
+            future = self._ops.get(name)
+            if future is None or (future.done() and future.exception() is not None):
+                future = self._ops[name] = self._pool.submit(self._open, name)
+            return future
+
+    def _open(self, name: str) -> HostOps:
+        link = self._connector(self.inventory.hosts[name], CONNECT)
+        return HostOps(link, self.inventory.mount)
+
+    def each(
+        self, names: Iterable[str], ask: Callable[[HostOps], T], *, seconds: float = ANSWER
+    ) -> Mapping[str, T | Silent]:
+        """Ask hosts at the same time. A host that fails or is late in any way is Silent in the answer."""
+        opening = {name: self._opening(name) for name in names}
+
+        def one(name: str) -> T | Silent:
+            try:
+                return ask(opening[name].result())
+            except HostSilent as error:
+                return Silent(name, error.reason)
+            except HostError as error:
+                return Silent(name, error.detail)
+
+        asked = {name: self._pool.submit(one, name) for name in opening}
+        wait(asked.values(), timeout=seconds)
+        late = f"no answer within {seconds:.0f} s"
+        return {name: f.result() if f.done() else Silent(name, late) for name, f in asked.items()}
+
+    def observe(self, *, plan: bool = False, hosts: Iterable[str] | None = None) -> Snapshot:
+        """All hosts of the inventory (or those named) at this moment."""
+        seen = self.each(hosts or self.inventory.hosts, lambda h: h.observe(plan=plan))
+        return Snapshot(seen)
+
+    def running_now(self) -> Mapping[str, RunningNow | Silent]:
+        """The light question, to every host of the inventory: who runs there now?"""
+        return self.each(self.inventory.hosts, lambda h: h.running())

@@ -1,0 +1,125 @@
+"""The answers of a host's agent, turned from JSON into the model. Surprise raises ValueError."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.cluster import domainxml
+from tasks.cluster.model import (
+    Domain,
+    FileId,
+    HostFacts,
+    QemuProcess,
+    RunningNow,
+    Store,
+    Vm,
+    require,
+)
+
+
+def host_facts(host: str, reply: Mapping[str, Any]) -> HostFacts:
+    """The answer to `observe`."""
+    files = {path: _file_id(host, path, f) for path, f in require(reply, "files", dict).items()}
+    running = reply.get("running_vms")
+    return HostFacts(
+        host=host,
+        at=float(require(reply, "at", (int, float))),
+        boot_id=require(reply, "boot_id", str),
+        uptime=float(require(reply, "uptime", (int, float))),
+        cpus=require(reply, "cpus", int),
+        load1=float(require(reply, "load1", (int, float))),
+        memory_total_kib=require(reply, "memory_total_kib", int),
+        memory_available_kib=require(reply, "memory_available_kib", int),
+        libvirt_version=require(reply, "libvirt_version", str),
+        libvirt_problem=require(reply, "libvirt_problem", str),
+        store=_store(require(reply, "store", dict)),
+        domains=tuple(_domain(host, d, files) for d in require(reply, "domains", list)),
+        processes=_processes(host, reply),
+        running_vms=None if running is None else tuple(str(n) for n in running),
+        bridges=_names(reply, "bridges"),
+        networks=_names(reply, "networks"),
+        machines=_names(reply, "machines"),
+        files=files,
+    )
+
+
+def running_now(host: str, reply: Mapping[str, Any]) -> RunningNow:
+    """The answer to `running`: active domains with their live XML, and qemu processes."""
+    files = {path: _file_id(host, path, f) for path, f in require(reply, "files", dict).items()}
+    return RunningNow(
+        host=host,
+        at=float(require(reply, "at", (int, float))),
+        active=tuple(_domain(host, d, files) for d in require(reply, "domains", list)),
+        processes=_processes(host, reply),
+        store_problem=require(require(reply, "store", dict), "problem", str),
+    )
+
+
+def _names(reply: Mapping[str, Any], key: str) -> frozenset[str]:
+    return frozenset(str(n) for n in require(reply, key, list))
+
+
+def _file_id(host: str, path: str, f: Mapping[str, Any]) -> FileId:
+    real = require(f, "real", str)
+    exists = require(f, "exists", bool)
+    on_store = require(f, "on_store", bool)
+    # The inode number names a file on the shared store alike on every host; elsewhere it needs host and device.
+    if on_store:
+        key = f"store:{f['ino']}" if exists else f"store:{real}"
+    elif f.get("block"):
+        # A block device of the same stable name (LUN, LV) is taken for the same on every host.
+        key = f"block:{require(f, 'block', str)}"
+    else:
+        key = f"{host}:{f['dev']}:{f['ino']}" if exists else f"{host}:{real}"
+    return FileId(path=path, real=real, exists=exists, on_store=on_store, key=key)
+
+
+def _store(s: Mapping[str, Any]) -> Store:
+    return Store(
+        mount=require(s, "mount", str),
+        mounted=require(s, "mounted", bool),
+        problem=require(s, "problem", str),
+        store_id=require(s, "store_id", str),
+        fstype=require(s, "fstype", str),
+        source=require(s, "source", str),
+        total_bytes=require(s, "total_bytes", int),
+        free_bytes=require(s, "free_bytes", int),
+    )
+
+
+def _domain(host: str, d: Mapping[str, Any], files: Mapping[str, FileId]) -> Domain:
+    xml, live_xml = require(d, "xml", str), require(d, "live_xml", str)
+    images: set[str] = set()
+    for text in (xml, live_xml):
+        if text:
+            images |= domainxml.writable_keys(domainxml.parse(text), files)
+    pid, since = d.get("pid"), d.get("since")
+    return Domain(
+        vm=Vm(require(d, "uuid", str), require(d, "name", str)),
+        host=host,
+        state=require(d, "state", str),
+        reason=require(d, "reason", str),
+        persistent=require(d, "persistent", bool),
+        autostart=require(d, "autostart", bool),
+        managed_save=require(d, "managed_save", bool),
+        memory_kib=require(d, "memory_kib", int),
+        vcpus=require(d, "vcpus", int),
+        pid=None if pid is None else int(pid),
+        since=None if since is None else float(since),
+        xml=xml,
+        live_xml=live_xml,
+        images=frozenset(images),
+    )
+
+
+def _processes(host: str, reply: Mapping[str, Any]) -> tuple[QemuProcess, ...]:
+    entries: Sequence[Mapping[str, Any]] = require(reply, "processes", list)
+    found = []
+    for p in entries:
+        # "files" holds only regular files and block devices that the process has open for writing.
+        images = frozenset(_file_id(host, str(f.get("path", "")), f).key for f in require(p, "files", list))
+        found.append(
+            QemuProcess(require(p, "pid", int), require(p, "uuid", str), require(p, "name", str), images)
+        )
+    return tuple(found)
