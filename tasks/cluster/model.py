@@ -142,6 +142,18 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Cordon:
+    """A host that takes no new VMs; kept on the shared store as cordons/HOST.json."""
+
+    host: str
+    by: str
+    at: float
+    why: str
+    #: journals of the drains that ran under this cordon, oldest first; undrain brings back what they moved
+    drains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """One host's answer. `libvirt_problem` is empty when libvirtd answered; otherwise domains are unknown."""
 
@@ -158,6 +170,8 @@ class HostFacts:
     store: Store
     domains: tuple[Domain, ...]
     processes: tuple[QemuProcess, ...]
+    #: cordons found on the store as this host sees it
+    cordons: tuple[Cordon, ...] = ()
     #: None when the file does not exist
     running_vms: tuple[str, ...] | None = None
     bridges: frozenset[str] = frozenset()
@@ -265,6 +279,14 @@ class Snapshot:
 
     def running(self) -> tuple[Domain, ...]:
         return tuple(d for d in self.domains() if d.running)
+
+    def cordons(self) -> Mapping[str, Cordon]:
+        """Cordons by host, whichever host reported them: one that only some can read still counts."""
+        found: dict[str, Cordon] = {}
+        for facts in self.facts():
+            for cordon in facts.cordons:
+                found.setdefault(cordon.host, cordon)
+        return found
 
     def where_running(self, vm: Vm) -> tuple[Domain, ...]:
         return tuple(d for d in self.running() if d.vm.uuid == vm.uuid or d.vm.name == vm.name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.cluster import domainxml
 from tasks.cluster.model import (
+    Cordon,
     Domain,
     FileId,
     HostFacts,
@@ -36,11 +38,26 @@ def host_facts(host: str, reply: Mapping[str, Any]) -> HostFacts:
         store=_store(require(reply, "store", dict)),
         domains=tuple(_domain(host, d, files) for d in require(reply, "domains", list)),
         processes=_processes(host, reply),
+        cordons=tuple(cordon(text) for text in require(reply, "cordons", list)),
         running_vms=None if running is None else tuple(str(n) for n in running),
         bridges=_names(reply, "bridges"),
         networks=_names(reply, "networks"),
         machines=_names(reply, "machines"),
         files=files,
+    )
+
+
+def cordon(text: str) -> Cordon:
+    """One file of the folder cordons/. One that cannot be read raises ValueError: it is not "no cordon"."""
+    data = json.loads(text)
+    if not isinstance(data, dict):
+        raise ValueError(f"unexpected cordon: {text!r}")
+    return Cordon(
+        host=require(data, "host", str),
+        by=require(data, "by", str),
+        at=float(require(data, "at", (int, float))),
+        why=require(data, "why", str),
+        drains=tuple(str(d) for d in require(data, "drains", list)),
     )
 
 
