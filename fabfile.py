@@ -1,0 +1,7 @@
+"""The namespace of vmfab: what an operator can type. Nothing else belongs here."""
+
+from invoke import Collection
+
+from tasks import check
+
+ns = Collection(check.test)
