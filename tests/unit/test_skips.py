@@ -38,7 +38,7 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
 def test_skips_fail_in_ci(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     result = project.runpytest("--continue-on-collection-errors")
-    result.assert_outcomes(passed=1, failed=2, errors=2, xfailed=1)
+    result.assert_outcomes(passed=1, failed=1, errors=3, xfailed=1)
     result.stdout.fnmatch_lines(["*nothing may be skipped (CI is set)*called*"])
 
 
