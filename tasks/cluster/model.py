@@ -16,13 +16,21 @@ OFF = "shut off"
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A vmhost as the inventory describes it."""
+    """A vmhost as the inventory describes it.
+
+    What the inventory leaves out stays unset, so that the operator's ssh configuration decides: an empty `user`
+    means its User for `address`, else root; `port` None its Port, else 22; an empty `identity` its IdentityFile
+    and the agent. Its HostName and ProxyJump apply in any case.
+    """
 
     name: str
+    #: what ssh is given: a host name (maybe one that only the ssh configuration knows) or an IP address
     address: str
-    user: str = "root"
-    port: int = 22
+    user: str = ""
+    port: int | None = None
+    #: go through `sudo -n` even if the login's name says root; every other login goes through it anyway
     become: bool = False
+    #: absolute path of a private key
     identity: str = ""
     #: memory that VMs must never be planned into, KiB
     reserve_kib: int = 0
@@ -56,6 +64,8 @@ class Inventory:
     shutdown_timeouts: Mapping[str, float] = field(default_factory=dict)
     #: an OpenSSH client configuration to use instead of ~/.ssh/config; empty for the usual one
     ssh_config: str = ""
+    #: group name -> its cluster hosts, in file order; groups without any are left out
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def timeout_of(self, vm_name: str) -> float:
         """Seconds a VM gets for its shutdown: its exact name first, then the first matching pattern."""
