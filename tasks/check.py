@@ -119,7 +119,7 @@ def is_shell(path: Path) -> bool:
 
 def run_tests(quick: bool) -> None:
     """Become pytest: its last lines are ours, and so are its exit code and what a signal does to it."""
-    folders = sorted(path for path in (ROOT / "tests").iterdir() if any(path.glob("test_*.py")))
+    folders = sorted(path for path in (ROOT / "tests").iterdir() if any(path.rglob("test_*.py")))
     last = ROOT / "tests" / "lab"  # minutes, against seconds for the others
     chosen = [path for path in folders if path.name not in NOT_TESTS and path != last]
     if not quick and last in folders:

@@ -207,6 +207,24 @@ def test_missing_venv_module_names_its_package(bare: Path, path: Path) -> None:
     assert f"apt install python{sys.version_info.major}.{sys.version_info.minor}-venv" in err
 
 
+@pytest.mark.parametrize("task", ["demo", "test"])
+def test_root_gets_the_missing_venv_module(bare: Path, path: Path, tmp_path: Path, task: str) -> None:
+    """On Debian and Ubuntu, where `fab test` runs."""
+    installed = tmp_path / "installed"
+    program(path, "python3", f"case $* in *ensurepip*) [ -e {installed} ] ;; *) exit 1 ;; esac")
+    program(path, "id", "echo 0")
+    program(path, "apt-get", f'echo "apt-get $*"; case $* in *python3-venv) : >{installed} ;; esac')
+    _, out, err = fab(bare, task, path=path)
+    assert out == ""
+    assert "installing the Debian package python3-venv: vmfab needs" in err
+    assert "apt-get -q install -y python3-venv" in err
+
+    installed.unlink()
+    code, out, err = fab(bare, "status", path=path)
+    assert (code, out, installed.exists()) == (2, "", False)
+    assert "apt install" in err
+
+
 def test_folder_of_the_caller_stays(made: Path, path: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "else where"
     elsewhere.mkdir()
