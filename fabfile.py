@@ -3,5 +3,7 @@
 from invoke import Collection
 
 from tasks import check
+from tasks.cli import executor
 
+executor.install()
 ns = Collection(check.test)

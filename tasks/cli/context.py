@@ -1,0 +1,86 @@
+"""What the body of a task works with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.cli import confirm
+from tasks.cli.output import Output
+
+if TYPE_CHECKING:
+    from tasks.cluster.link import Connector
+    from tasks.cluster.model import Inventory
+    from tasks.cluster.session import Session
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def inventory_path() -> Path:
+    """The inventory to use: $VMFAB_INVENTORY, else hosts.ini beside the fabfile."""
+    return Path(os.environ.get("VMFAB_INVENTORY") or ROOT / "hosts.ini")
+
+
+class Operator:
+    """One call of one task: the inventory, the hosts it is aimed at, and the person who typed it.
+
+    `inventory` is read on first use (raises Refused); `hosts` are aliases of it, in the order given after
+    -H and each once.
+    """
+
+    def __init__(
+        self,
+        *,
+        hosts: tuple[str, ...] = (),
+        output: Output | None = None,
+        yes: bool = False,
+        inventory: Inventory | None = None,
+        connector: Callable[[Inventory], Connector] | None = None,
+    ) -> None:
+        self.hosts = hosts
+        self.output = output or Output.of_process()
+        self.yes = yes
+        self._connector = connector
+        if inventory is not None:
+            self.inventory = inventory
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        from tasks.cluster.inventory import load
+
+        return load(inventory_path())
+
+    @property
+    def host(self) -> str:
+        """The host of a task that is declared with Hosts.ONE."""
+        (name,) = self.hosts
+        return name
+
+    def session(self) -> Session:
+        """Links to the hosts, opened on first use; use it with `with`."""
+        from tasks.cluster.session import Session
+
+        if self._connector is None:
+            from tasks.cluster import remote
+
+            return Session(self.inventory, remote.connector(self.inventory))
+        return Session(self.inventory, self._connector(self.inventory))
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """See Output.say."""
+        self.output.say(text, style)
+
+    def warn(self, text: str) -> None:
+        """See Output.warn."""
+        self.output.warn(text)
+
+    def confirm(self, question: str) -> None:
+        """Ask, unless --yes was given. Raises Refused on a no and without a terminal."""
+        confirm.confirm(question, self.yes, self.output)
+
+    def confirm_typed(self, question: str, word: str) -> None:
+        """Ask for a word to be typed in full, --yes or not. Raises Refused on anything else."""
+        confirm.confirm_typed(question, word, self.output)

@@ -1,0 +1,133 @@
+"""How tasks are run: every task once, told all the hosts of -H, and every end turned into an exit code.
+
+Fabric's own executor calls a task once per host with a connection to whatever name was typed. vmfab's tasks
+act on aliases of the inventory, plan over all hosts at once and open their connections themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from invoke import Call, Executor, Task
+from invoke.exceptions import Exit, ParseError
+
+from tasks.cli import exits
+from tasks.cli.context import Operator
+from tasks.cli.output import Output
+from tasks.cli.task import VmTask, names
+from tasks.cluster.errors import Refused
+
+#: Options of fab itself that would be ignored here, and what to use instead.
+NOT_HERE = {
+    "dry": ("-R (--dry)", "Use the task's own --dry-run."),
+    "identity": ("-i", "Put IdentityFile into ~/.ssh/config."),
+    "ssh-config": ("-S", "~/.ssh/config is read."),
+    "connect-timeout": ("-t", "A host that does not answer is reported after a few seconds."),
+    "command-timeout": ("-T", "Use the task's own --timeout."),
+    "prompt-for-login-password": ("--prompt-for-login-password", "vmfab logs in with ssh keys only."),
+    "prompt-for-passphrase": ("--prompt-for-passphrase", "Put the key into ssh-agent: ssh-add."),
+    "prompt-for-sudo-password": ("--prompt-for-sudo-password", "vmfab uses sudo -n."),
+}
+
+
+class OperatorCall(Call):
+    """A call of one of vmfab's tasks; its context is the Operator."""
+
+    def __init__(self, call: Call, task: VmTask, operator: Operator) -> None:
+        super().__init__(task, called_as=call.called_as, args=call.args, kwargs=task.understood(call.kwargs))
+        self.operator = operator
+
+    def make_context(self, config: Any) -> Any:
+        return self.operator
+
+
+class VmExecutor(Executor):
+    """Checks the whole command line before the first task starts, then runs task after task."""
+
+    def execute(self, *tasks: Any) -> Any:
+        self.output = Output.of_process()
+        self.results: dict[Task[Any], Any] = {}
+        code = exits.ending(lambda: self._run(*tasks), self.output)
+        if code:
+            raise Exit(code=code)
+        return self.results
+
+    def _run(self, *tasks: Any) -> int:
+        exits.need_streams()
+        self._check_options()
+        self.results = super().execute(*tasks)
+        return 0
+
+    def _check_options(self) -> None:
+        for option, (spelled, instead) in NOT_HERE.items():
+            if self._option(option):
+                raise Refused(f"{spelled} has no effect on vmfab's tasks.", instead)
+        if self.core is not None and self.core.remainder:
+            raise Refused("What follows -- is not run by vmfab.", "A VM's name may be given as --vm=NAME.")
+
+    def _option(self, name: str) -> Any:
+        return None if self.core is None else self.core[0].args[name].value
+
+    def expand_calls(self, calls: Iterable[Any], apply_hosts: bool = True) -> list[Call]:
+        """One call per task, checked: flags understood, hosts known, -H where it is wanted.
+
+        Raises Refused; nothing has been done then.
+        """
+        hosts = tuple(names(self._option("hosts") or "")) if apply_hosts else ()
+        expanded: list[Call] = []
+        for given in calls:
+            call = Call(given) if isinstance(given, Task) else given
+            expanded += self.expand_calls(call.pre, apply_hosts=False)
+            expanded.append(self._aimed(call, hosts))
+            expanded += self.expand_calls(call.post, apply_hosts=False)
+        return expanded
+
+    def _aimed(self, call: Call, hosts: tuple[str, ...]) -> Call:
+        task = call.task
+        name = call.called_as or task.name
+        if not isinstance(task, VmTask):
+            if hosts:
+                raise Refused(f"{name} does not act on a host: leave -H out.")
+            return call
+        task.check_hosts(hosts, name)
+        operator = task.operator(hosts, call.kwargs, self.output)
+        _check_known(hosts, operator)
+        return OperatorCall(call, task, operator)
+
+    def dedupe(self, calls: list[Call]) -> list[Call]:
+        """Keep every call: `fab status drain status` means what it says."""
+        return calls
+
+
+def _check_known(hosts: tuple[str, ...], operator: Operator) -> None:
+    if not hosts:
+        return
+    known = operator.inventory.hosts
+    for name in hosts:
+        if name not in known:
+            where = operator.inventory.path
+            raise Refused(f"{name} is not a host of {where}.", f"Known are: {', '.join(known)}.")
+
+
+def install() -> None:
+    """Make the running fab use this executor, and exit with 2 when the command line cannot be understood.
+
+    The fabfile calls it: fab loads that before it looks at the tasks that were typed. A configuration file
+    beside the fabfile could name the executor as well, but not the exit code.
+    """
+    from fabric.main import program
+
+    program.executor_class = VmExecutor
+    program.parse_tasks = _refusing(program.parse_tasks)
+    program.parse_cleanup = _refusing(program.parse_cleanup)
+
+
+def _refusing(parse: Callable[[], None]) -> Callable[[], None]:
+    def parse_or_refuse() -> None:
+        try:
+            parse()
+        except ParseError as error:
+            raise Exit(f"fab: {error}\nfab --list shows the tasks, fab --help TASK all of one.", 2) from None
+
+    return parse_or_refuse

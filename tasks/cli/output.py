@@ -1,0 +1,199 @@
+"""What the operator sees: lines, tables and JSON, on a terminal and in a pipe.
+
+Nothing is imported from rich before a table is drawn on a terminal: `fab --list` must not pay for it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+#: Unicode categories that can steer a terminal or hide what a name is: control, format, surrogate, line ends.
+_STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def clean(text: str) -> str:
+    """Make every character visible: a VM's name must not be able to steer the terminal."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in _STEERING else c
+        for c in text
+    )
+
+
+def block(text: str) -> str:
+    """As `clean`, for a text of several lines."""
+    return "\n".join(clean(line) for line in text.split("\n"))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns and rows of text. `right` names the columns of numbers, `fixed` those never shortened."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    right: frozenset[str] = frozenset()
+    fixed: frozenset[str] = frozenset()
+    #: a style per row, from rich's words ("red", "bold yellow", "dim"); shown only where there is colour
+    styles: Sequence[str] = field(default=())
+
+
+class Stream:
+    """Standard output or standard error, which may go away while work is under way.
+
+    A reader that ends early (`| head`) or a full disk must not stop a move half-way: from then on what is
+    written is dropped, and `lost` says why. An early end of the reader is not a fault (`broken`).
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self.lost: OSError | None = None
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        # rich asks for encoding, fileno ...
+        return getattr(self._stream, name)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the reader went away."""
+        return isinstance(self.lost, BrokenPipeError)
+
+    def write(self, text: str) -> int:
+        if self.lost is None:
+            try:
+                self._stream.write(text)
+            except OSError as error:
+                self._drop(error)
+        return len(text)
+
+    def flush(self) -> None:
+        if self.lost is None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._drop(error)
+
+    def isatty(self) -> bool:
+        return self.lost is None and self._stream.isatty()
+
+    def _drop(self, error: OSError) -> None:
+        self.lost = error
+        try:
+            # Python flushes what is buffered once more at its end, and would complain.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+        except (OSError, ValueError):
+            return
+
+
+class Output:
+    """Where a task writes. With `json`, standard output carries nothing but the one document."""
+
+    def __init__(self, out: Stream, err: Stream, *, json: bool = False) -> None:
+        self.json = json
+        self.out = out
+        self.err = err
+
+    @classmethod
+    def of_process(cls) -> Output:
+        """Standard output and standard error; one that is closed swallows what is written."""
+        return cls(Stream(sys.stdout or io.StringIO()), Stream(sys.stderr or io.StringIO()))
+
+    def with_json(self, json: bool) -> Output:
+        """The same streams, used as --json wants it."""
+        return Output(self.out, self.err, json=json)
+
+    @property
+    def main(self) -> Stream:
+        """Where messages and tables go."""
+        return self.err if self.json else self.out
+
+    @property
+    def live(self) -> bool:
+        """Whether messages go to a terminal that can redraw lines."""
+        return self.main.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+    @property
+    def colour(self) -> bool:
+        return self.live and not os.environ.get("NO_COLOR")
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """A line (or several) for the operator: what was seen, was done, or is to be typed next."""
+        self._write(self.main, block(text), style)
+
+    def warn(self, text: str) -> None:
+        """Something that is not as it should be; goes with the report it belongs to."""
+        self._write(self.main, block(text), "bold red")
+
+    def error(self, text: str) -> None:
+        """The reason why the command ends, on standard error."""
+        self.out.flush()
+        self._write(self.err, block(text), "")
+
+    def document(self, value: Any) -> None:
+        """Print the JSON document of `--json`."""
+        self.out.write(json.dumps(value, ensure_ascii=True, indent=2) + "\n")
+        self.out.flush()
+
+    def table(self, table: Table) -> None:
+        """A table: with rules and colour on a terminal, else aligned plain lines that are never wrapped."""
+        if self.live:
+            from tasks.cli import richtable
+
+            richtable.draw(table, self.console())
+        else:
+            self._write(self.main, plain(table), "")
+
+    def console(self) -> Any:
+        """A rich console (rich.console.Console) on the stream for messages; for tables and progress."""
+        from rich.console import Console
+
+        return Console(
+            file=self.main,  # type: ignore[arg-type]
+            no_color=not self.colour,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            soft_wrap=not self.live,
+        )
+
+    def _write(self, stream: Stream, text: str, style: str) -> None:
+        codes = {"bold red": "\033[1;31m", "bold": "\033[1m", "green": "\033[32m", "dim": "\033[2m"}
+        if style in codes and self.colour:
+            text = f"{codes[style]}{text}\033[0m"
+        stream.write(text + "\n")
+        stream.flush()
+
+
+def width(text: str) -> int:
+    """Columns of a terminal that a text takes: wide characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+
+
+def plain(table: Table) -> str:
+    """A table as aligned lines without any control character; cells are kept whole."""
+    lines = [[clean(c).upper() for c in table.columns], *([clean(c) for c in row] for row in table.rows)]
+    widths = [max(width(line[i]) for line in lines) for i in range(len(table.columns))]
+    texts = [table.title] if table.title else []
+    for line in lines:
+        cells = []
+        for name, cell, wide in zip(table.columns, line, widths, strict=True):
+            gap = " " * (wide - width(cell))
+            cells.append(gap + cell if name in table.right else cell + gap)
+        texts.append("  ".join(cells).rstrip())
+    return "\n".join(texts)

@@ -1,0 +1,106 @@
+"""The class of vmfab's tasks, and the decorator that makes them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+from invoke import Task
+from invoke.exceptions import Exit
+
+from tasks.cli import flags
+from tasks.cli.context import Operator
+from tasks.cli.output import Output
+from tasks.cluster.errors import Refused
+
+#: The body of a task: gets an Operator and its flags; returns None or an exit code.
+Body = Callable[..., "int | None"]
+
+
+class Hosts(Enum):
+    """How a task takes -H."""
+
+    NONE = "acts on the whole cluster: -H is refused"
+    FILTER = "shows the whole cluster, with -H only these hosts"
+    ONE = "acts on exactly one host, named by -H"
+    SEVERAL = "acts on the hosts named by -H, in one call"
+
+
+class VmTask(Task):  # type: ignore[type-arg]
+    """A task whose body is called once with an Operator, whatever the number of hosts.
+
+    It runs only under `tasks.cli.executor.Executor`, which makes the Operator.
+    """
+
+    def __init__(self, body: Body, *, takes: Hosts = Hosts.NONE, **options: Any) -> None:
+        parameters = dict(list(inspect.signature(body).parameters.items())[1:])
+        repeatable = [name for name in parameters if name in flags.REPEATABLE]
+        options["iterable"] = [*options.get("iterable", ()), *repeatable]
+        options["help"] = flags.help_for(parameters, options.get("help", {}))
+        options.setdefault("auto_shortflags", False)
+        super().__init__(body, **options)
+        self.takes = takes
+        self.defaults = {name: parameter.default for name, parameter in parameters.items()}
+
+    def arg_opts(self, name: str, default: Any, taken_names: set[str]) -> dict[str, Any]:
+        """Take numbers as text: Invoke would answer a wrong one with a traceback; see `understood`."""
+        options = super().arg_opts(name, default, taken_names)
+        if options.get("kind") in (int, float):
+            options["kind"] = str
+        return options
+
+    def understood(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The flags as the body wants them. Raises Refused for a value that makes no sense."""
+        return {name: flags.understood(name, value, self.defaults.get(name)) for name, value in given.items()}
+
+    def check_hosts(self, hosts: tuple[str, ...], called_as: str) -> None:
+        """Raise Refused unless the task can be aimed at these hosts."""
+        if self.takes is Hosts.NONE and hosts:
+            raise Refused(
+                f"{called_as} does not act on a host: leave -H out.", f"fab --help {called_as} tells more."
+            )
+        if self.takes in (Hosts.ONE, Hosts.SEVERAL) and not hosts:
+            raise Refused(
+                f"{called_as} needs to know the host it acts on.", f"Example: fab -H vmhost1 {called_as}"
+            )
+        if self.takes is Hosts.ONE and len(hosts) > 1:
+            raise Refused(
+                f"{called_as} acts on one host at a time, not on {', '.join(hosts)}.",
+                f"Example: fab -H {hosts[0]} {called_as}",
+            )
+
+    def operator(self, hosts: tuple[str, ...], given: Mapping[str, Any], output: Output) -> Operator:
+        """What the body gets: --json and --yes reach it through this as well."""
+        output = output.with_json(bool(given.get("json")))
+        return Operator(hosts=hosts, output=output, yes=bool(given.get("yes")))
+
+    def __call__(self, operator: Any, *args: Any, **given: Any) -> Any:
+        """Run the body. A code other than 0 that it returns ends the command with this exit code."""
+        if not isinstance(operator, Operator):
+            raise TypeError(f"{self.name} was called with {operator!r} instead of an Operator")
+        code = self.body(operator, *args, **given)
+        if code:
+            raise Exit(code=code)
+        return code
+
+
+def vmtask(
+    takes: Hosts = Hosts.NONE, *, help: Mapping[str, str] | None = None, **options: Any
+) -> Callable[[Body], VmTask]:
+    """Make a function a task that an operator can type; the examples are in `tasks.cli`.
+
+    `help` gives words only for flags that are not in `tasks.cli.flags.HELP`, or mean something more
+    special; `options` are those of `invoke.task` (name, iterable, positional, ...).
+    """
+
+    def made(body: Body) -> VmTask:
+        return VmTask(body, takes=takes, help=dict(help or {}), **options)
+
+    return made
+
+
+def names(text: str) -> Iterable[str]:
+    """The names in "a, b": stripped, each once, in order; nothing for an empty text."""
+    return dict.fromkeys(name for part in text.split(",") if (name := part.strip()))
