@@ -29,7 +29,7 @@ and tables go to standard error by themselves. Names are made harmless on the wa
 '''
 
 from tasks.cli.context import Operator
-from tasks.cli.output import Table
 from tasks.cli.task import Hosts, vmtask
+from tasks.cli.text import Table
 
 __all__ = ["Hosts", "Operator", "Table", "vmtask"]

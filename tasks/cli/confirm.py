@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from tasks.cli.output import Output, clean
+from tasks.cli.output import Output
+from tasks.cli.text import clean
 from tasks.cluster.errors import Refused
 
 

@@ -9,41 +9,9 @@ import io
 import json
 import os
 import sys
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import IO, Any
 
-#: Unicode categories that can steer a terminal or hide what a name is: control, format, surrogate, line ends.
-_STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
-
-def clean(text: str) -> str:
-    """Make every character visible: a VM's name must not be able to steer the terminal."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in _STEERING else c
-        for c in text
-    )
-
-
-def block(text: str) -> str:
-    """As `clean`, for a text of several lines."""
-    return "\n".join(clean(line) for line in text.split("\n"))
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Columns and rows of text. `right` names the columns of numbers, `fixed` those never shortened."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    title: str = ""
-    right: frozenset[str] = frozenset()
-    fixed: frozenset[str] = frozenset()
-    #: a style per row, from rich's words ("red", "bold yellow", "dim"); shown only where there is colour
-    styles: Sequence[str] = field(default=())
+from tasks.cli.text import Table, block, plain
 
 
 class Stream:
@@ -175,25 +143,3 @@ class Output:
             text = f"{codes[style]}{text}\033[0m"
         stream.write(text + "\n")
         stream.flush()
-
-
-def width(text: str) -> int:
-    """Columns of a terminal that a text takes: wide characters take two, combining ones none."""
-    if text.isascii():
-        return len(text)
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
-
-
-def plain(table: Table) -> str:
-    """A table as aligned lines without any control character; cells are kept whole."""
-    lines = [[clean(c).upper() for c in table.columns], *([clean(c) for c in row] for row in table.rows)]
-    widths = [max(width(line[i]) for line in lines) for i in range(len(table.columns))]
-    texts = [table.title] if table.title else []
-    for line in lines:
-        cells = []
-        for name, cell, wide in zip(table.columns, line, widths, strict=True):
-            gap = " " * (wide - width(cell))
-            cells.append(gap + cell if name in table.right else cell + gap)
-        texts.append("  ".join(cells).rstrip())
-    return "\n".join(texts)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from tasks.cli.output import Table, clean
+from tasks.cli.text import Table, clean
 
 
 def draw(table: Table, console: Console) -> None:
