@@ -6,8 +6,8 @@ The wire form of each operation is described where it is served, in `tasks.onhos
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from tasks.cluster import wire
 from tasks.cluster.errors import HostError
@@ -19,6 +19,8 @@ from tasks.cluster.model import HostFacts, RunningNow
 READ = 8.0
 CHANGE = 60.0
 
+T = TypeVar("T")
+
 
 class HostOps:
     """What can be asked of one host and done on it.
@@ -27,7 +29,7 @@ class HostOps:
     never change anything on the host.
     """
 
-    READS = frozenset({"observe", "running", "dumpxml", "watch", "store_read", "store_list"})
+    READS = frozenset({"observe", "running", "dumpxml", "watch", "store_read", "store_read_dir"})
 
     def __init__(self, link: Link, mount: str) -> None:
         self._link = link
@@ -70,10 +72,10 @@ class HostOps:
         reply = self._call("store.read", deadline=READ, mount=self._mount, path=path)
         return None if reply["text"] is None else str(reply["text"])
 
-    def store_list(self, directory: str) -> tuple[str, ...]:
-        """Names in a folder below MOUNT/.vmfab; empty when the folder does not exist."""
-        reply = self._call("store.list", deadline=READ, mount=self._mount, path=directory)
-        return tuple(str(n) for n in reply["names"])
+    def store_read_dir(self, folder: str) -> dict[str, str]:
+        """All files of a folder below MOUNT/.vmfab, by name; empty when the folder does not exist."""
+        reply = self._call("store.read_dir", deadline=READ, mount=self._mount, path=folder)
+        return {str(name): str(text) for name, text in reply["files"].items()}
 
     # -- changes -------------------------------------------------------------------------------------
 
@@ -98,7 +100,7 @@ class HostOps:
     def wait_off(
         self, uuid: str, *, timeout: float, ask_again: float | None, progress: Progress | None = None
     ) -> Mapping[str, Any]:
-        """Wait on the host until it is off: {"off": bool, "state": str, "waited": s, "ended_at": epoch|None}."""
+        """Wait on the host until it is off: {"off": bool, "state": str, "waited": s, "ended_at": epoch}."""
         return self._call(
             "wait_off",
             deadline=timeout + CHANGE,
@@ -120,16 +122,14 @@ class HostOps:
         self._call("note_running", deadline=READ, add=list(add), remove=list(remove))
 
     def save_running(self, *, write: bool) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-        """/root/running_vms before (None: no such file) and as the running VMs make it; `write` replaces it."""
+        """/root/running_vms as it is (None: no such file) and as the running VMs make it; `write` replaces it."""
         reply = self._call("save_running", deadline=READ, write=write)
         before = reply["before"]
         return None if before is None else tuple(before), tuple(reply["after"])
 
     def store_write(self, path: str, text: str, *, exclusive: bool = False) -> None:
         """Write a file below MOUNT/.vmfab atomically; `exclusive` fails with kind "locked" if it exists."""
-        self._call(
-            "store.write", deadline=READ, mount=self._mount, path=path, text=text, exclusive=exclusive
-        )
+        self._call("store.write", deadline=READ, mount=self._mount, path=path, text=text, exclusive=exclusive)
 
     def store_append(self, path: str, text: str) -> None:
         """Append and flush to the disk."""
@@ -150,7 +150,7 @@ class HostOps:
     def store_unlock(self, path: str) -> None:
         self._call("store.unlock", deadline=READ, mount=self._mount, path=path)
 
-    def _understood(self, parse: Any, reply: Mapping[str, Any]) -> Any:
+    def _understood(self, parse: Callable[[str, Mapping[str, Any]], T], reply: Mapping[str, Any]) -> T:
         try:
             return parse(self.host, reply)
         except (ValueError, KeyError, TypeError) as error:

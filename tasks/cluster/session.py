@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
-from tasks.cluster.errors import HostError, HostSilent
+from tasks.cluster.errors import HostError, HostSilent, LinkLost
 from tasks.cluster.hostops import HostOps
 from tasks.cluster.link import Connector
 from tasks.cluster.model import Inventory, RunningNow, Silent, Snapshot
@@ -32,7 +33,9 @@ class Session:
         self._connector = connector
         self._ops: dict[str, Future[HostOps]] = {}
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(max_workers=max(8, 2 * len(inventory.hosts)), thread_name_prefix="host")
+        self._pool = ThreadPoolExecutor(
+            max_workers=max(8, 2 * len(inventory.hosts)), thread_name_prefix="host"
+        )
 
     def __enter__(self) -> Session:
         return self
@@ -49,13 +52,26 @@ class Session:
         """The open link to a host; opens it if need be. Raises HostSilent."""
         return self._opening(name).result()
 
-    def reconnect(self, name: str) -> HostOps:
-        """Open a new link after the old one was lost. Raises HostSilent."""
-        with self._lock:
-            old = self._ops.pop(name, None)
-        if old is not None and old.done() and old.exception() is None:
-            old.result().close()
-        return self.host(name)
+    @contextmanager
+    def using(self, name: str) -> Iterator[HostOps]:
+        """The open link to a host for a few calls; when it is lost in them, the next use opens a new one.
+
+        Raises HostSilent when it cannot be opened.
+        """
+        with self._used(name, self.host(name)) as ops:
+            yield ops
+
+    @contextmanager
+    def _used(self, name: str, ops: HostOps) -> Iterator[HostOps]:
+        try:
+            yield ops
+        except LinkLost:
+            with self._lock:
+                future = self._ops.get(name)
+                if future is not None and future.done() and not future.exception() and future.result() is ops:
+                    del self._ops[name]
+            ops.close()
+            raise
 
     def _opening(self, name: str) -> Future[HostOps]:
         with self._lock:
@@ -76,7 +92,8 @@ class Session:
 
         def one(name: str) -> T | Silent:
             try:
-                return ask(opening[name].result())
+                with self._used(name, opening[name].result()) as ops:
+                    return ask(ops)
             except HostSilent as error:
                 return Silent(name, error.reason)
             except HostError as error:

@@ -81,7 +81,7 @@ def _file_id(host: str, path: str, f: Mapping[str, Any]) -> FileId:
     real = require(f, "real", str)
     exists = require(f, "exists", bool)
     on_store = require(f, "on_store", bool)
-    # The inode number names a file on the shared store alike on every host; elsewhere it needs host and device.
+    # On the shared store the inode number is the same on every host; elsewhere it needs host and device.
     if on_store:
         key = f"store:{f['ino']}" if exists else f"store:{real}"
     elif f.get("block"):

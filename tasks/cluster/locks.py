@@ -1,0 +1,96 @@
+"""One operator at a time: cluster-wide locks on VMs and hosts, which end with the link that took them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tasks.cluster.errors import HostError, HostSilent, Refused
+from tasks.cluster.hostops import HostOps
+from tasks.cluster.model import Vm
+from tasks.cluster.operation import Operation
+from tasks.cluster.session import Session
+
+
+class Locked(Refused):
+    """Somebody else works on it; the message says who, with which command, since when."""
+
+
+class Lock:
+    """An exclusive flock on the shared store, held by the agent of one host.
+
+    It is given back when that connection ends, however it ends. Whoever is about to start a VM holds the VM's
+    lock *through the host that will start it* (`hold_through`): a lock that got lost with its link cannot let
+    a start slip through, because that start would have to go over the same lost link.
+    """
+
+    def __init__(self, session: Session, path: str, what: str, operation: Operation) -> None:
+        self._session = session
+        self._path = path
+        self._what = what
+        self._operation = operation
+        self._holder: HostOps | None = None
+
+    def hold_through(self, host: str) -> None:
+        """Make sure that it is held through the present link to `host`.
+
+        Raises Locked when somebody else holds it, HostSilent or HostError when the host cannot take it.
+        """
+        try:
+            with self._session.using(host) as ops:
+                if self._holder is ops:
+                    return
+                self.release()
+                ops.store_lock(self._path, self._operation.holder())
+                self._holder = ops
+        except HostError as error:
+            if error.kind != "locked":
+                raise
+            raise Locked(
+                f"{self._what} is being worked on: {describe_holder(error.detail)}.",
+                "Wait until that is done, and try again.",
+            ) from error
+
+    def holder(self) -> HostOps:
+        """The link that it is held through. Raises RuntimeError when it is not held: a bug of the caller."""
+        if self._holder is None:
+            raise RuntimeError(f"the lock of {self._what} is not held")
+        return self._holder
+
+    def release(self) -> None:
+        """Give it back; a lost link has done so already."""
+        held, self._holder = self._holder, None
+        if held is None:
+            return
+        try:
+            held.store_unlock(self._path)
+        except (HostSilent, HostError):
+            # The agent gives it back when its link ends, which is what has just happened.
+            return
+
+
+def lock_of_vm(session: Session, vm: Vm, operation: Operation) -> Lock:
+    return Lock(session, f"locks/vm-{vm.uuid}", f"VM {vm.name}", operation)
+
+
+@contextmanager
+def host_lock(session: Session, host: str, through: str, operation: Operation) -> Iterator[None]:
+    """Exclude a second drain or undrain of the same host. Raises Locked."""
+    lock = Lock(session, f"locks/host-{host}", f"Host {host}", operation)
+    lock.hold_through(through)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def describe_holder(text: str) -> str:
+    """The content of a lock file, for people: who, what, since when."""
+    try:
+        data = json.loads(text)
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(data["at"])))
+        return f"{data['by']} runs '{data['command']}' since {since}"
+    except (ValueError, KeyError, TypeError):
+        return f"the lock says {text!r}"

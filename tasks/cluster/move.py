@@ -1,0 +1,348 @@
+"""A cold move: one VM from source to target by shutdown and start, each step journaled before it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from enum import Enum
+
+from tasks.cluster import domainxml
+from tasks.cluster.clock import Clock
+from tasks.cluster.errors import Failed, HostError, HostSilent, Unknown, VmfabError
+from tasks.cluster.events import Event, Notify, Phase
+from tasks.cluster.hostops import HostOps
+from tasks.cluster.journal import Journal
+from tasks.cluster.locks import lock_of_vm
+from tasks.cluster.model import Domain, HostFacts, Move, Outcome, Refusal, Silent, Snapshot
+from tasks.cluster.proof import trace_of
+from tasks.cluster.session import Session
+from tasks.cluster.starting import RunsAlready, Starter, StartFailed
+from tasks.cluster.stopping import Stopper
+
+
+class Step(Enum):
+    """The steps that change something, in their order; the journal names them before they are taken."""
+
+    DEFINE = "define"
+    SHUTDOWN = "shutdown"
+    DESTROY = "destroy"
+    START = "start"
+    RETURN = "return"
+    BOOKKEEPING = "bookkeeping"
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOptions:
+    """What an operator may choose about a cold move."""
+
+    #: destroy the VM when it did not shut down in time; otherwise leave it running on the source
+    destroy: bool = True
+    #: remove the definition from the source after the move
+    undefine_source: bool = False
+
+
+#: Checks the target again right before the VM is stopped: fresh facts of source and target -> refusals.
+Recheck = Callable[[Snapshot, Move], tuple[Refusal, ...]]
+
+#: Limits how many VMs start on one host at the same time.
+Gate = Callable[[str], AbstractContextManager[object]]
+
+
+class _Left(Exception):
+    """The VM was not touched, or is as it was; the text says why."""
+
+
+class ColdMove:
+    """Carries out one move. `stop_and_start` ends when the VM runs; `settle` watches it and does the books.
+
+    The two parts are separate so that a drain can begin the next VM's shutdown while this one is watched.
+    Neither raises for anything foreseeable: the Outcome says how it ended and where the VM is.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        move: Move,
+        journal: Journal,
+        *,
+        clock: Clock,
+        notify: Notify,
+        recheck: Recheck,
+        options: MoveOptions | None = None,
+        gate: Gate = lambda host: nullcontext(),
+    ) -> None:
+        self._session = session
+        self._move = move
+        self._journal = journal
+        self._clock = clock
+        self._notify = notify
+        self._recheck = recheck
+        self._options = options or MoveOptions()
+        self._gate = gate
+        self._lock = lock_of_vm(session, move.vm, journal.operation)
+        self._starter: Starter | None = None
+        self._stopping = False
+        self._stopped_by = ""
+        self._ended: float | None = None
+        self._up: float | None = None
+        self._running_on = move.source
+        self._warnings: list[str] = []
+
+    # -- the two parts -------------------------------------------------------------------------------
+
+    def stop_and_start(self) -> Outcome | None:
+        """Check, define, stop, prove, start. None when it runs on the target and is to be settled."""
+        try:
+            self._tell(Phase.CHECKING)
+            self._lock.hold_through(self._move.target)
+            xml = self._check()
+            self._define(xml)
+            self._stop()
+            return self._start()
+        except _Left as why:
+            return self._finish("left", str(why))
+        except RunsAlready as error:
+            return self._adopt(error)
+        except Unknown as error:
+            return self._finish("unknown", str(error))
+        except VmfabError as error:
+            return self._finish(self._as_it_stands(), str(error))
+
+    def settle(self) -> Outcome:
+        """Watch it stay up on the target, else bring it back; then `/root/running_vms` and autostart."""
+        try:
+            return self._watch_or_return()
+        except RunsAlready as error:
+            return self._adopt(error)
+        except Unknown as error:
+            return self._finish("unknown", str(error))
+        except VmfabError as error:
+            return self._finish(self._as_it_stands(), str(error))
+
+    # -- before anything is stopped ------------------------------------------------------------------
+
+    def _check(self) -> str:
+        """The VM runs on the source and nowhere else, every host says so, and the target can take it.
+
+        Returns the definition that the target lacks, empty when it has the same one already.
+        """
+        move = self._move
+        snapshot = self._session.observe(plan=True, hosts=(move.source, move.target))
+        source = snapshot.hosts[move.source]
+        if isinstance(source, Silent):
+            raise _Left(f"{move.source} does not answer ({source.reason})")
+        if source.libvirt_problem:
+            raise _Left(f"{move.source}: {source.libvirt_problem}")
+        domain = source.domain(move.vm)
+        images = frozenset() if domain is None else domain.images
+        trace = trace_of(move.vm, images, self._session.running_now())
+        if trace.silent:
+            raise _Left(trace.words())
+        if trace.running_on == (move.target,):
+            raise RunsAlready(f"{move.vm.name} was moved meanwhile", trace.running_on)
+        if trace.running_on != (move.source,) or domain is None:
+            self._running_on = ", ".join(trace.running_on)
+            raise _Left(f"no longer as planned: {trace.words()}")
+        refusals = self._recheck(snapshot, move)
+        if refusals:
+            raise _Left("; ".join(r.reason for r in refusals))
+        self._starter = Starter(
+            self._session,
+            move.vm,
+            images,
+            self._lock,
+            clock=self._clock,
+            notify=self._notify,
+            announce=self._announce_start,
+            source=move.source,
+        )
+        return self._missing_definition(domain, snapshot.hosts[move.target])
+
+    def _missing_definition(self, domain: Domain, target: HostFacts | Silent) -> str:
+        wanted = domainxml.for_target(domain.xml)
+        present = target.domain(domain.vm) if isinstance(target, HostFacts) else None
+        if present is not None and domainxml.canonical(present.xml) == domainxml.canonical(wanted):
+            return ""
+        return wanted
+
+    def _define(self, xml: str) -> None:
+        move = self._move
+        if xml:
+            self._tell(Phase.DEFINING)
+            self._journal.before(move, Step.DEFINE.value)
+        try:
+            with self._session.using(move.target) as ops:
+                if xml:
+                    ops.define(xml)
+                # libvirt's autostart is blind to other hosts: after a reboot it would start a second one.
+                ops.autostart(move.vm.uuid, on=False)
+        except (HostSilent, HostError) as error:
+            raise _Left(f"could not be defined on {move.target}: {error}") from error
+
+    # -- stop ----------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        move = self._move
+        stopper = Stopper(
+            self._session,
+            move.vm,
+            move.source,
+            clock=self._clock,
+            notify=self._notify,
+            announce=self._announce_stop,
+            target=move.target,
+        )
+        stopped = stopper.shutdown(move.shutdown_timeout)
+        if not stopped.off:
+            if not self._options.destroy:
+                raise Failed(
+                    f"did not shut down within {move.shutdown_timeout:.0f} s and still runs on {move.source} "
+                    "(--no-destroy); it may yet go off by itself."
+                )
+            stopped = stopper.destroy()
+            if not stopped.off:
+                raise Unknown(
+                    f"{move.source} could not destroy {move.vm.name}: it counts as running there.",
+                    f"Nothing was started. Look at its qemu process on {move.source}.",
+                )
+        self._stopped_by = stopped.how
+        self._ended = stopped.at
+        self._running_on = ""
+        self._journal.after(move, Step.SHUTDOWN.value, stopped.how)
+
+    def _announce_stop(self, step: str) -> None:
+        self._journal.before(self._move, Step(step).value)
+        self._stopping = True
+
+    # -- start ---------------------------------------------------------------------------------------
+
+    def _start(self) -> Outcome | None:
+        try:
+            self._up = self._start_on(self._move.target)
+            return None
+        except StartFailed as error:
+            return self._try_again(error)
+
+    def _try_again(self, first: StartFailed) -> Outcome | None:
+        """Once more on the target, then back on the source; each time proved off everywhere before."""
+        try:
+            self._up = self._start_on(self._move.target)
+            self._warnings.append(f"started only at the second try; the first: {first}")
+            return None
+        except StartFailed as second:
+            return self._return(second)
+
+    def _start_on(self, host: str) -> float:
+        assert self._starter is not None
+        with self._gate(host):
+            up = self._starter.start(host)
+        self._running_on = host
+        return up
+
+    def _announce_start(self, host: str) -> None:
+        step = Step.START if host == self._move.target else Step.RETURN
+        # The VM is down: a journal that cannot be written any more must not keep it down.
+        self._book(lambda: self._journal.before(self._move, step.value))
+
+    def _return(self, why: StartFailed) -> Outcome:
+        """Start it again on the source, and say so."""
+        self._tell(Phase.RETURNING, str(why))
+        assert self._starter is not None
+        try:
+            self._up = self._start_on(self._move.source)
+            self._starter.watch(self._move.source)
+        except StartFailed as error:
+            self._running_on = ""
+            self._up = None
+            return self._finish(
+                "failed", f"{why} Starting it again on {self._move.source} failed too: {error} It is off."
+            )
+        return self._finish("back", f"{why} It runs again on {self._move.source}.")
+
+    def _watch_or_return(self) -> Outcome:
+        assert self._starter is not None
+        try:
+            self._starter.watch(self._move.target)
+        except StartFailed as died:
+            self._running_on = ""
+            self._up = None
+            tried = self._try_again(died)
+            if tried is not None:
+                return tried
+            try:
+                self._starter.watch(self._move.target)
+            except StartFailed as again:
+                return self._return(again)
+        self._books()
+        return self._finish("moved", "")
+
+    # -- afterwards ----------------------------------------------------------------------------------
+
+    def _adopt(self, error: RunsAlready) -> Outcome:
+        """Somebody else started it meanwhile: it stays where it runs."""
+        self._running_on = ", ".join(error.hosts)
+        if len(error.hosts) > 1:
+            return self._finish("unknown", str(error))
+        if error.hosts == (self._move.target,):
+            return self._finish("already-there", f"somebody started it on {self._move.target} meanwhile")
+        return self._finish("left", str(error))
+
+    def _books(self) -> None:
+        """running_vms on both hosts, autostart off on the source. Trouble here never undoes a good move."""
+        move = self._move
+        self._book(lambda: self._journal.before(move, Step.BOOKKEEPING.value))
+        self._book(lambda: self._use(move.target, lambda ops: ops.note_running(add=[move.vm.name])))
+        self._book(lambda: self._use(move.source, lambda ops: ops.note_running(remove=[move.vm.name])))
+        if self._options.undefine_source:
+            self._book(lambda: self._use(move.source, lambda ops: ops.undefine(move.vm.uuid)))
+        else:
+            self._book(lambda: self._use(move.source, lambda ops: ops.autostart(move.vm.uuid, on=False)))
+
+    def _use(self, host: str, action: Callable[[HostOps], None]) -> None:
+        with self._session.using(host) as ops:
+            action(ops)
+
+    def _book(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except VmfabError as error:
+            self._warnings.append(str(error))
+
+    def _as_it_stands(self) -> str:
+        """The result when a step failed for a reason that is known, by how far the move had come."""
+        if self._ended is not None:
+            return "failed"
+        return "kept" if self._stopping else "left"
+
+    def _finish(self, result: str, detail: str) -> Outcome:
+        downtime = None
+        if self._ended is not None and self._up is not None:
+            downtime = self._up - self._ended
+        outcome = Outcome(
+            move=self._move,
+            result=result,
+            running_on=self._running_on,
+            stopped_by=self._stopped_by,
+            downtime=downtime,
+            detail=detail,
+            warnings=tuple(self._warnings),
+        )
+        self._book(lambda: self._journal.outcome(outcome))
+        self._lock.release()
+        self._tell(_PHASE_OF[result], detail)
+        return outcome
+
+    def _tell(self, phase: Phase, detail: str = "") -> None:
+        self._notify(Event(self._move.vm.name, phase, self._move.source, self._move.target, detail))
+
+
+_PHASE_OF = {
+    "moved": Phase.MOVED,
+    "already-there": Phase.MOVED,
+    "left": Phase.LEFT,
+    "kept": Phase.FAILED,
+    "back": Phase.FAILED,
+    "failed": Phase.FAILED,
+    "unknown": Phase.UNKNOWN,
+}

@@ -1,0 +1,83 @@
+"""Prove that a VM is off: every host of the inventory is asked, and every one has to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tasks.cluster.clock import Clock
+from tasks.cluster.errors import Unknown
+from tasks.cluster.model import Evidence, RunningNow, Silent, Vm, evidence_of
+from tasks.cluster.session import Session
+
+#: Seconds that a host which stopped answering in the middle of a move gets to come back before we give up.
+PATIENCE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What all hosts say about one VM at one moment."""
+
+    vm: Vm
+    evidence: tuple[Evidence, ...]
+    silent: tuple[Silent, ...]
+    #: problem of the store on each host that answered; an empty text means that it is fine there
+    stores: Mapping[str, str]
+
+    @property
+    def off(self) -> bool:
+        """Proved: every host answered and none shows a trace. Anything less is not off."""
+        return not self.evidence and not self.silent
+
+    @property
+    def running_on(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(e.host for e in self.evidence))
+
+    def words(self) -> str:
+        """The evidence, for people."""
+        parts = [f"{e.host}: {e.what}" for e in self.evidence]
+        parts += [f"{s.host} does not answer ({s.reason})" for s in self.silent]
+        return "; ".join(parts) or "every host answered, and none runs it"
+
+
+def look(session: Session, vm: Vm, images: frozenset[str]) -> Trace:
+    """Ask every host once, all at the same time."""
+    return trace_of(vm, images, session.running_now())
+
+
+def trace_of(vm: Vm, images: frozenset[str], seen: Mapping[str, RunningNow | Silent]) -> Trace:
+    """Read the trace of one VM out of what all hosts answered."""
+    evidence: list[Evidence] = []
+    silent: list[Silent] = []
+    stores: dict[str, str] = {}
+    for name, answer in seen.items():
+        if isinstance(answer, Silent):
+            silent.append(answer)
+        else:
+            evidence += evidence_of(vm, images, answer)
+            stores[name] = answer.store_problem
+    return Trace(vm, tuple(evidence), tuple(silent), stores)
+
+
+def look_patiently(
+    session: Session, vm: Vm, images: frozenset[str], clock: Clock, *, patience: float = PATIENCE
+) -> Trace:
+    """Ask until every host has answered in the same round, or `patience` seconds are over.
+
+    Ends at once when the VM is seen running, because then nothing needs to be proved any more.
+    """
+    end = clock.monotonic() + patience
+    while True:
+        trace = look(session, vm, images)
+        if not trace.silent or trace.evidence or clock.monotonic() >= end:
+            return trace
+        clock.sleep(1.0)
+
+
+def require_off(trace: Trace) -> None:
+    """Raise Unknown unless the trace proves that the VM is off everywhere."""
+    if not trace.off:
+        raise Unknown(
+            f"{trace.vm.name} is not proved to be off: {trace.words()}.",
+            "Nothing was started. Run 'fab status' when all hosts answer.",
+        )

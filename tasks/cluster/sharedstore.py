@@ -1,0 +1,73 @@
+"""Files that vmfab keeps on the shared store, reached through whichever host can reach it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from tasks.cluster.errors import Failed, HostError, HostSilent
+from tasks.cluster.hostops import HostOps
+from tasks.cluster.model import Snapshot
+from tasks.cluster.session import Session
+
+T = TypeVar("T")
+
+
+class SharedStore:
+    """Reads and writes below MOUNT/.vmfab through the first of `hosts` that can, remembering which one could.
+
+    All methods raise Failed, with every host's reason, when none can.
+    """
+
+    def __init__(self, session: Session, hosts: Sequence[str]) -> None:
+        self._session = session
+        self._hosts = list(hosts)
+        self._lock = threading.Lock()
+
+    def read_folder(self, folder: str) -> dict[str, str]:
+        """All files of a folder, by name; empty when the folder does not exist."""
+        return self._through(lambda ops: ops.store_read_dir(folder))
+
+    def read(self, path: str) -> str | None:
+        return self._through(lambda ops: ops.store_read(path))
+
+    def write(self, path: str, text: str) -> None:
+        """Replace a file atomically."""
+        self._through(lambda ops: ops.store_write(path, text))
+
+    def append(self, path: str, text: str) -> None:
+        """Append durably. After a host was lost the text may stand there twice."""
+        self._through(lambda ops: ops.store_append(path, text))
+
+    def remove(self, path: str) -> None:
+        self._through(lambda ops: ops.store_remove(path))
+
+    def _through(self, action: Callable[[HostOps], T]) -> T:
+        problems = []
+        with self._lock:
+            hosts = list(self._hosts)
+        for name in hosts:
+            try:
+                with self._session.using(name) as ops:
+                    answer = action(ops)
+            except HostSilent as error:
+                problems.append(f"{name} does not answer ({error.reason})")
+            except HostError as error:
+                problems.append(f"{name}: {error.detail}")
+            else:
+                self._prefer(name)
+                return answer
+        raise Failed(f"The shared store cannot be used: {'; '.join(problems) or 'no host has it mounted'}.")
+
+    def _prefer(self, name: str) -> None:
+        with self._lock:
+            self._hosts.remove(name)
+            self._hosts.insert(0, name)
+
+
+def store_of(session: Session, snapshot: Snapshot, *, last: Sequence[str] = ()) -> SharedStore:
+    """The store through the hosts that have it in good order; those in `last` (being emptied) come last."""
+    able = [facts.host for facts in snapshot.facts() if not facts.store.problem]
+    able.sort(key=lambda name: name in last)
+    return SharedStore(session, able)

@@ -1,0 +1,76 @@
+"""What a host's drains moved away and nobody has moved since: the VMs that undrain brings back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.cluster import journal
+from tasks.cluster.errors import Refused
+from tasks.cluster.model import Cordon, Inventory, Move, Snapshot, Vm
+from tasks.cluster.sharedstore import SharedStore
+
+_BY_HAND = "Use 'fab migrate VM --to HOST' for its VMs; '--uncordon-only' lets the host take VMs again."
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """A VM that a drain moved away and that is not brought back, and why."""
+
+    vm: Vm
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """What undrain would do; every VM that the drains moved is in exactly one of the two."""
+
+    moves: tuple[Move, ...]
+    stays: tuple[Stays, ...]
+
+
+def records_of(store: SharedStore, cordon: Cordon) -> tuple[journal.Record, ...]:
+    """The journals of the drains under this cordon, oldest first.
+
+    Raises Refused when a journal is gone or damaged (what it moved would be forgotten), Failed when the
+    store cannot be read.
+    """
+    records = []
+    for drain in cordon.drains:
+        text = store.read(f"{journal.FOLDER}/{drain}.json")
+        if text is None:
+            raise Refused(f"The journal of drain {drain} is gone from the store.", _BY_HAND)
+        try:
+            records.append(journal.read(drain, text))
+        except ValueError as error:
+            raise Refused(f"{str(error).capitalize()}.", _BY_HAND) from error
+    return tuple(records)
+
+
+def way_back(
+    snapshot: Snapshot, inventory: Inventory, host: str, records: Sequence[journal.Record]
+) -> WayBack:
+    """Moves back to `host` for what its drains moved away, as the cluster is now.
+
+    A VM counts as moved by a drain when its start on the target was announced; where it really is, is
+    observed: only one that runs where the drain put it is brought back.
+    """
+    put: dict[str, tuple[Vm, str]] = {}
+    for record in records:
+        for move in record.moves:
+            if move["source"] == host and move["uuid"] in record.started:
+                put[move["uuid"]] = (Vm(move["uuid"], move["vm"]), move["target"])
+    moves: list[Move] = []
+    stays: list[Stays] = []
+    for vm, target in put.values():
+        running = snapshot.where_running(vm)
+        where = ", ".join(d.host for d in running)
+        if len(running) == 1 and where == target:
+            moves.append(Move(vm, target, host, running[0].memory_kib, inventory.timeout_of(vm.name)))
+        elif where == host:
+            stays.append(Stays(vm, f"runs on {host} again"))
+        elif running:
+            stays.append(Stays(vm, f"was moved to {where} since"))
+        else:
+            stays.append(Stays(vm, "is off now"))
+    return WayBack(tuple(moves), tuple(stays))
