@@ -6,4 +6,5 @@ from tasks import check
 from tasks.cli import executor
 
 executor.install()
+
 ns = Collection(check.test)

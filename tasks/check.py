@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from invoke import Context, Exit, task
+from tasks.cli import Operator, vmtask
+from tasks.cluster.errors import Failed, Refused
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
@@ -23,48 +24,43 @@ BIN = Path(sys.prefix) / "bin"
 NOT_TESTS = {"bench"}
 
 
-@task
-def test(c: Context, quick: bool = False) -> None:
+@vmtask(help={"quick": "Leave out the tests on the practice cluster."})
+def test(op: Operator, quick: bool = False) -> None:
     """Check vmfab itself: lint, types, scripts, tests.
 
     Installs what it needs first and says so: the development tools into .venv, and the practice cluster's
     Debian packages. --quick leaves out the tests on the practice cluster. Exit code 0 only if everything
     holds; with CI in the environment a skipped test counts as failed.
     """
-    install_tools()
+    install_tools(op)
     if not quick:
-        install_cluster_packages()
-    failed = [name for name, command in static_checks() if not passes(name, command)]
+        install_cluster_packages(op)
+    failed = [name for name, command in static_checks() if not passes(op, name, command)]
     if failed:
-        raise Exit(f"fab test: {', '.join(failed)} found something; the tests were not run", 1)
-    run_tests(quick)
+        raise Failed(f"{', '.join(failed)} found something (see above); the tests were not run.")
+    run_tests(op, quick)
 
 
-def say(line: str) -> None:
-    """Print a line about what happens next, in order with the output of the programs that run."""
-    print(f"fab test: {line}", flush=True)
-
-
-def passes(name: str, command: Sequence[str | Path]) -> bool:
+def passes(op: Operator, name: str, command: Sequence[str | Path]) -> bool:
     """Run one program in the project's folder, and tell whether it was content."""
-    say(name)
+    op.say(f"== {name}", "bold")
     return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def install_tools() -> None:
+def install_tools(op: Operator) -> None:
     """Install the development part of the lock file into .venv, unless it is there.
 
-    Raises Exit (2) when they cannot be installed: nothing was tested then.
+    Raises Refused when they cannot be installed: nothing was tested then.
     """
     installed_from = Path(sys.prefix) / "tools-made-from"
     with LOCK.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two runs at once would disturb each other's installer
         if installed_from.exists() and filecmp.cmp(LOCK, installed_from, shallow=False):
             return
-        say("installing the development tools (ruff, mypy, shellcheck, pytest, ...) into .venv")
+        op.say("Installing the development tools (ruff, mypy, shellcheck, pytest, ...) into .venv.")
         for command in installers():
             if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode != 0:
-                raise Exit("fab test: the development tools could not be installed (see above)", 2)
+                raise Refused("The development tools could not be installed (see above).")
         shutil.copyfile(LOCK, installed_from)
 
 
@@ -83,13 +79,13 @@ def installers() -> Iterator[list[str]]:
         yield [*pip, "install", *pinned]
 
 
-def install_cluster_packages() -> None:
+def install_cluster_packages(op: Operator) -> None:
     """Install the Debian packages that the practice cluster needs, saying which."""
     from tasks.lab import packages
 
     missing = packages.missing()
     if missing:
-        say(f"installing the Debian packages of the practice cluster: {' '.join(missing)}")
+        op.say(f"Installing the Debian packages that the practice cluster needs: {' '.join(missing)}.")
         packages.install(missing, yes=True)
 
 
@@ -117,15 +113,18 @@ def is_shell(path: Path) -> bool:
         return re.match(rb"#!.*\b(sh|bash|dash)\s*$", script.readline()) is not None
 
 
-def run_tests(quick: bool) -> None:
+def folders_of_tests(tests: Path, quick: bool) -> list[Path]:
+    """List the folders with tests, those on the practice cluster (the slow ones) last or not at all."""
+    folders = sorted(path for path in tests.iterdir() if any(path.rglob("test_*.py")))
+    cluster = tests / "lab"
+    chosen = [path for path in folders if path.name not in NOT_TESTS and path != cluster]
+    return [*chosen, cluster] if cluster in folders and not quick else chosen
+
+
+def run_tests(op: Operator, quick: bool) -> None:
     """Become pytest: its last lines are ours, and so are its exit code and what a signal does to it."""
-    folders = sorted(path for path in (ROOT / "tests").iterdir() if any(path.rglob("test_*.py")))
-    last = ROOT / "tests" / "lab"  # minutes, against seconds for the others
-    chosen = [path for path in folders if path.name not in NOT_TESTS and path != last]
-    if not quick and last in folders:
-        chosen.append(last)
-    say(f"pytest {' '.join(path.relative_to(ROOT).as_posix() for path in chosen)}")
+    chosen = [str(path.relative_to(ROOT)) for path in folders_of_tests(ROOT / "tests", quick)]
+    op.say(f"== pytest {' '.join(chosen)}", "bold")
     os.chdir(ROOT)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *map(str, chosen)])
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *chosen])
