@@ -1,0 +1,154 @@
+"""Kernel and initramfs of the practice guests: the distribution's kernel, busybox, a few modules."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tasks.lab.problem import LabError
+
+FILES = Path(__file__).parent / "files"
+META_PACKAGES = {
+    "debian": ("linux-image-cloud-amd64", "linux-image-amd64"),
+    "ubuntu": ("linux-image-virtual", "linux-image-generic"),
+}
+MODULES = ("virtio_pci", "virtio_blk", "evdev", "button")
+APPLETS = (
+    "sh cat cut date dd echo env free grep head insmod ip kill ls mkfifo mount poweroff printf ps reboot"
+    " setsid sleep sort sync tail top tr uptime vi wc"
+).split()
+
+
+def provide(cache: Path) -> tuple[Path, Path]:
+    """Return the paths of kernel and initramfs, made once in `cache` (needs the package archive)."""
+    folder = cache / "guest"
+    kernel, initrd = folder / "vmlinuz", folder / "initrd"
+    recipe = [FILES / "guest-init", Path(__file__)]
+    if not kernel.exists():
+        _fetch(folder)
+    if not initrd.exists() or initrd.stat().st_mtime < max(path.stat().st_mtime for path in recipe):
+        part = initrd.with_suffix(".part")
+        part.write_bytes(_initramfs(folder / "unpacked"))
+        part.rename(initrd)
+    return kernel, initrd
+
+
+def _fetch(folder: Path) -> None:
+    """Download and unpack the kernel's packages; nothing is installed on this machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    packages = kernel_packages()
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        Path(scratch).chmod(0o755)  # apt's download user must be able to see it
+        done = subprocess.run(
+            ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *packages],
+            cwd=scratch, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise LabError(
+                f"The guests' kernel ({', '.join(packages)}) cannot be downloaded: {_last_line(done.stderr)}",
+                "Type: apt-get update",
+            )
+        unpacked = Path(scratch) / "unpacked"
+        for deb in sorted(Path(scratch).glob("*.deb")):
+            subprocess.run(["dpkg", "-x", str(deb), str(unpacked)], check=True)
+        shutil.rmtree(folder / "unpacked", ignore_errors=True)
+        unpacked.rename(folder / "unpacked")
+    images = sorted((folder / "unpacked/boot").glob("vmlinuz-*"))
+    if not images:
+        raise LabError(f"No kernel in the packages {', '.join(packages)}.")
+    part = folder / "vmlinuz.part"
+    shutil.copyfile(images[-1], part)
+    part.rename(folder / "vmlinuz")
+
+
+def kernel_packages() -> list[str]:
+    """Find the names of the newest kernel's real packages behind this distribution's meta package."""
+    release = Path("/etc/os-release").read_text(encoding="utf-8")
+    family = "ubuntu" if re.search(r'^ID(_LIKE)?="?.*ubuntu', release, re.M) else "debian"
+    for meta in META_PACKAGES[family]:
+        shown = subprocess.run(
+            ["apt-cache", "depends", "--important", meta], capture_output=True, text=True, check=False
+        )
+        images = re.findall(r"Depends: (linux-image-\S*\d\S*)", shown.stdout)
+        if images:
+            if family == "debian":
+                return images[:1]
+            return [images[0], re.sub("^linux-image-(unsigned-)?", "linux-modules-", images[0])]
+    raise LabError("The package archive knows no kernel for the practice guests.", "Type: apt-get update")
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "no message"
+
+
+def _initramfs(unpacked: Path) -> bytes:
+    archive = Cpio()
+    for folder in ("bin", "dev", "proc", "sys", "modules"):
+        archive.add(folder, 0o040755)
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        raise LabError("busybox is not installed.", "Type: apt-get install busybox-static")
+    archive.add("bin/busybox", 0o100755, Path(busybox).read_bytes())
+    for applet in APPLETS:
+        archive.add(f"bin/{applet}", 0o120777, b"busybox")
+    archive.add("init", 0o100755, (FILES / "guest-init").read_bytes())
+    for number, (name, data) in enumerate(_modules(unpacked)):
+        archive.add(f"modules/{number:02}-{name}.ko", 0o100644, data)
+    return archive.finish()
+
+
+def _modules(unpacked: Path) -> list[tuple[str, bytes]]:
+    """Return the wanted modules and what they depend on, in load order; built-in ones have no file."""
+    files = {path.name.split(".")[0].replace("-", "_"): path for path in unpacked.glob("**/*.ko*")}
+    ordered: dict[str, bytes] = {}
+
+    def visit(name: str) -> None:
+        if name in ordered or name not in files:
+            return
+        data = _plain(files[name])
+        found = re.search(rb"\0depends=([^\0]*)\0", data)
+        for needed in found.group(1).decode().split(",") if found else ():
+            visit(needed.replace("-", "_"))
+        ordered[name] = data
+
+    for name in MODULES:
+        visit(name)
+    return list(ordered.items())
+
+
+def _plain(path: Path) -> bytes:
+    data = path.read_bytes()
+    if path.suffix == ".xz":
+        return lzma.decompress(data)
+    if path.suffix == ".gz":
+        return gzip.decompress(data)
+    if path.suffix == ".zst":
+        return subprocess.run(["zstd", "-dc"], input=data, capture_output=True, check=True).stdout
+    return data
+
+
+class Cpio:
+    """A writer of the kernel's initramfs format (cpio "newc")."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._count = 0
+
+    def add(self, name: str, mode: int, data: bytes = b"") -> None:
+        """Add a file, folder or symbolic link (its target is `data`), owned by root."""
+        self._count += 1
+        raw = name.encode() + b"\0"
+        numbers = (self._count, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(raw), 0)
+        head = b"070701" + b"".join(b"%08X" % number for number in numbers) + raw
+        self._parts.append(head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4))
+
+    def finish(self) -> bytes:
+        """Return the whole archive."""
+        self.add("TRAILER!!!", 0)
+        return b"".join(self._parts)

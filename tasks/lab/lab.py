@@ -1,0 +1,230 @@
+"""A whole practice cluster: up, down, status."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tasks.lab import kvm, namespaces, network, packages
+from tasks.lab.cells import Cells
+from tasks.lab.faults import Faults
+from tasks.lab.guests import Guests, samples
+from tasks.lab.namespaces import run
+from tasks.lab.problem import LabError
+
+PROJECT = Path(__file__).resolve().parents[2]
+KEPT = ("cache", "lock")
+
+
+def default_root() -> Path:
+    """Return the lab's folder: $VMFAB_LAB, else .lab in the project."""
+    return Path(os.environ.get("VMFAB_LAB") or PROJECT / ".lab")
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """What the lab knows about one host."""
+
+    name: str
+    address: str
+    on: bool
+    running: tuple[str, ...]
+    defined: tuple[str, ...]
+
+
+class Lab(Faults, Guests):
+    """A practice cluster. `Lab(default_root()).up()` makes it, `.down()` leaves nothing behind."""
+
+    def up(
+        self, hosts: int = 4, vms: int = 8, *, store_mib: int = 2048, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Bring up what is not up yet; raises LabError.
+
+        Hosts and VMs that are missing are made, hosts that are off are switched on. VMs that exist are left
+        as they are. A lab whose processes are gone (crash, reboot) starts from nothing.
+        """
+        if os.geteuid() != 0:
+            raise LabError("The practice cluster needs root.", "Type: sudo ./fab lab.up")
+        packages.require()
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            if "anchor" not in self.leaders():
+                self._clean()
+            self._prepare(hosts, store_mib, say)
+            say(f"Switching on {len(self.hosts)} hosts")
+            self._each(self.hosts, self._bring_up)
+            self._keep_capabilities()
+            self._make_vms(vms, say)
+
+    def _prepare(self, hosts: int, store_mib: int, say: Callable[[str], None]) -> None:
+        for folder in ("cells", "keys", "log", "starts"):
+            (self.root / folder).mkdir(exist_ok=True)
+        old = self.settings()
+        names = [*old.hosts, *(f"vmhost{number}" for number in range(len(old.hosts) + 1, hosts + 1))]
+        if not old.hosts:
+            say("Looking whether KVM works here")
+            self.save(replace(old, hosts=names, store_mib=store_mib, kvm=kvm.works(self.cache)))
+            say("Guests run with KVM" if self.settings().kvm else "Guests run in software: KVM does not work here")
+        else:
+            self.save(replace(old, hosts=names))
+        self._make_keys()
+        self._write_laptop_files()
+        self.start_anchor(self.settings().store_mib)
+        say("Preparing the guests' kernel")
+        self.install_guest_kernel()
+
+    def _bring_up(self, host: str) -> None:
+        self.make_disk(host, self.root / "keys", self._known_hosts())
+        if not self.is_on(host):
+            self._seed_capabilities(host)
+        self.power_on(host)
+
+    def _each(self, hosts: Sequence[str], action: Callable[[str], None]) -> None:
+        with ThreadPoolExecutor(max_workers=max(1, len(hosts))) as pool:
+            list(pool.map(action, hosts))
+
+    # VMs
+
+    def _make_vms(self, count: int, say: Callable[[str], None]) -> None:
+        have = set(self.images())
+        wanted: dict[str, list[tuple[str, str]]] = {host: [] for host in self.hosts}
+        others = self.hosts[1:] or self.hosts
+        for number, sample in enumerate(samples(count)):
+            host = self.hosts[0] if number < (count + 1) // 2 else others[number % len(others)]
+            if sample.name not in have:
+                wanted[host].append((sample.name, sample.acpi))
+        if any(wanted.values()):
+            say(f"Starting {sum(map(len, wanted.values()))} VMs")
+
+        def make(host: str) -> None:
+            for name, acpi in wanted[host]:
+                self.add_vm(name, host, acpi=acpi)
+
+        self._each(self.hosts, make)
+
+    # libvirt asks QEMU what it can do when it first starts: seconds per host, the same answer everywhere.
+
+    def _capabilities(self, host: str) -> Path:
+        return self.disk(host) / "var/cache/libvirt/qemu/capabilities"
+
+    def _seed_capabilities(self, host: str) -> None:
+        # libvirt itself checks that what it finds there fits its own and QEMU's version.
+        if (self.cache / "capabilities").is_dir():
+            shutil.copytree(self.cache / "capabilities", self._capabilities(host), dirs_exist_ok=True)
+
+    def _keep_capabilities(self) -> None:
+        found = self._capabilities(self.hosts[0])
+        if found.is_dir():
+            shutil.copytree(found, self.cache / "capabilities", dirs_exist_ok=True)
+
+    # keys and the laptop's files
+
+    def _make_keys(self) -> None:
+        keys = self.root / "keys"
+        names = ["id_ed25519", *(f"{host}_host_key" for host in self.hosts)]
+        for name in names:
+            if not (keys / name).exists():
+                run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"vmfab-lab {name}", "-f", str(keys / name)])
+
+    def _known_hosts(self) -> str:
+        lines = []
+        for host in self.hosts:
+            kind, key = (self.root / "keys" / f"{host}_host_key.pub").read_text(encoding="ascii").split()[:2]
+            lines.append(f"{host},{self.address(host)} {kind} {key}\n")
+        return "".join(lines)
+
+    def _write_laptop_files(self) -> None:
+        """Write hosts.ini, ssh_config, the key and known_hosts; hosts made before learn about new ones."""
+        key, known = self.root / "id_ed25519", self.root / "known_hosts"
+        key.touch(mode=0o600)
+        shutil.copyfile(self.root / "keys/id_ed25519", key)
+        known.write_text(self._known_hosts(), encoding="ascii")
+        hosts = "".join(f"{host} ansible_host={self.address(host)} ansible_user=root\n" for host in self.hosts)
+        inventory = f"[vmhosts]\n{hosts}\n[all:vars]\nvmfab_ssh_config=ssh_config\n"
+        (self.root / "hosts.ini").write_text(inventory, encoding="ascii")
+        blocks = [f"Host {host}\n    HostName {self.address(host)}\n" for host in self.hosts]
+        common = (
+            f"Host vmhost* 10.77.0.*\n    User root\n    IdentityFile {_quoted(key)}\n    IdentitiesOnly yes\n"
+            f"    UserKnownHostsFile {_quoted(known)}\n    StrictHostKeyChecking yes\n"
+        )
+        (self.root / "ssh_config").write_text("".join(blocks) + common, encoding="utf-8")
+        for host in self.hosts:
+            etc = self.disk(host) / "etc"
+            if etc.exists():
+                lines = "".join(f"{self.address(name)} {name}\n" for name in self.hosts)
+                (etc / "hosts").write_text(f"127.0.0.1 localhost\n{lines}", encoding="ascii")
+                (etc / "ssh/ssh_known_hosts").write_text(self._known_hosts(), encoding="ascii")
+
+    # down and status
+
+    def down(self) -> None:
+        """End everything and remove the lab's files, all but the cache; already down is fine."""
+        if not self.root.exists():
+            return
+        with self._lock():
+            namespaces.end(self.root, "anchor")
+            for role in self.leaders():
+                namespaces.end(self.root, role)
+            self._clean()
+        (self.root / "lock").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.root.rmdir()
+
+    def _clean(self) -> None:
+        """Remove all files of a lab that has no process any more."""
+        if not (self.root / "lab.json").exists() and not (self.root / "cells").exists():
+            return
+        for path in self.root.iterdir():
+            if path.name in KEPT:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Let only one at a time bring this lab up or down."""
+        with (self.root / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def status(self) -> list[HostStatus]:
+        """Say what each host is and runs; an empty list means that the lab is down."""
+        if "anchor" not in self.leaders():
+            return []
+        found = []
+        for host in self.hosts:
+            on = self.is_on(host)
+            running = tuple(self.running(host)) if on else ()
+            defined = tuple(self.defined(host)) if on else ()
+            found.append(HostStatus(host, self.address(host), on, running, defined))
+        return found
+
+    def mend_all(self) -> None:
+        """Put right all that was broken: every host on, connected, with its store and its daemons."""
+        self.unfill_store()
+        self._each(self.hosts, self.mend)
+
+    def restore(self) -> None:
+        """Mend all, and remove all VMs and what vmfab keeps on the store and the hosts."""
+        self.mend_all()
+        self.remove_guests()
+        for path in self.store.iterdir():
+            if path.name not in ("images", "boot"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for host in self.hosts:
+            (self.disk(host) / "root/running_vms").unlink(missing_ok=True)
+
+
+def _quoted(path: Path) -> str:
+    return f'"{path}"'
+
+
+__all__ = ["Cells", "HostStatus", "Lab", "default_root", "network"]

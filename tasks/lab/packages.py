@@ -1,0 +1,126 @@
+"""The packages that the practice cluster needs: which, why, what is missing, and their installation.
+
+The names are the same on Debian 12 and 13 and on Ubuntu 22.04 and 24.04.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.lab.problem import LabError
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package, a file by which its presence is known, and the reason for it."""
+
+    name: str
+    proof: str
+    reason: str
+
+
+PACKAGES = (
+    Package("libvirt-daemon", "/usr/sbin/libvirtd", "libvirtd of the practice hosts"),
+    Package(
+        "libvirt-daemon-driver-qemu",
+        "/usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so",
+        "libvirtd's part for QEMU",
+    ),
+    Package("libvirt-clients", "/usr/bin/virsh", "virsh"),
+    Package("qemu-system-x86", "/usr/bin/qemu-system-x86_64", "runs the guests"),
+    Package("openssh-server", "/usr/sbin/sshd", "sshd of the practice hosts"),
+    Package("openssh-client", "/usr/bin/ssh-keygen", "keys and ssh"),
+    Package("sudo", "/usr/bin/sudo", "logins on the practice hosts other than root"),
+    Package("tini", "/usr/bin/tini", "process 1 of each practice host"),
+    Package("busybox-static", "/bin/busybox", "everything inside a guest"),
+    Package("iproute2", "/sbin/ip", "the practice network"),
+    Package("python3-minimal", "/usr/bin/python3", "Python on the practice hosts"),
+    Package("zstd", "/usr/bin/zstd", "unpacks the guests' kernel modules"),
+)
+POLICY = Path("/usr/sbin/policy-rc.d")
+REFUSE = "#!/bin/sh\n# Written by vmfab while it installs packages: no service is to start.\nexit 101\n"
+
+
+def missing() -> list[Package]:
+    """Return the packages that are not there."""
+    return [package for package in PACKAGES if not _exists(package.proof)]
+
+
+def _exists(proof: str) -> bool:
+    return any(True for _ in Path("/").glob(proof.lstrip("/")))
+
+
+def require() -> None:
+    """Raise LabError when a package is missing; the error says how to get it."""
+    lacking = missing()
+    if lacking:
+        names = " ".join(package.name for package in lacking)
+        raise LabError(
+            f"The practice cluster needs packages that are not installed: {names}.",
+            f"Type: sudo ./fab demo (it installs them), or: apt-get install --no-install-recommends {names}",
+        )
+
+
+def install(say: Callable[[str], None]) -> None:
+    """Install what is missing and say what and why; raises LabError.
+
+    Nothing that comes along is started, now or at the next boot: the machine gets programs, no services.
+    """
+    lacking = missing()
+    if not lacking:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        require()
+    for package in lacking:
+        say(f"Installing {package.name}: {package.reason}")
+    names = [package.name for package in lacking]
+    units = _units()
+    with _no_services():
+        command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *names]
+        if not _apt(command)[0]:
+            say("Reading the package lists anew")
+            _apt(["apt-get", "update", "-q"])
+            done, message = _apt(command)
+            if not done:
+                raise LabError(f"apt-get cannot install {' '.join(names)}: {message}")
+    new = sorted(_units() - units)
+    if new and shutil.which("systemctl"):
+        subprocess.run(["systemctl", "disable", "-q", *new], capture_output=True, check=False)
+    require()
+
+
+def _units() -> set[str]:
+    """Name the services and sockets that packages brought to this machine."""
+    folder = Path("/lib/systemd/system")
+    return {path.name for kind in ("service", "socket") for path in folder.glob(f"*.{kind}") if "@" not in path.name}
+
+
+def _apt(words: list[str]) -> tuple[bool, str]:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, check=False
+    )
+    errors = [line for line in done.stderr.splitlines() if line.startswith("E:")]
+    return done.returncode == 0, errors[-1] if errors else f"exit code {done.returncode}"
+
+
+@contextlib.contextmanager
+def _no_services() -> Iterator[None]:
+    """Keep package scripts from starting services; an administrator's own policy is put back after."""
+    saved = POLICY.with_name("policy-rc.d.vmfab-saved")
+    if POLICY.exists() and not saved.exists():
+        POLICY.rename(saved)
+    POLICY.write_text(REFUSE, encoding="ascii")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink(missing_ok=True)
+        if saved.exists():
+            saved.rename(POLICY)
