@@ -80,13 +80,14 @@ def installers() -> Iterator[list[str]]:
 
 
 def install_cluster_packages(op: Operator) -> None:
-    """Install the Debian packages that the practice cluster needs, saying which."""
+    """Install the Debian packages that the practice cluster needs, unless they are there. Raises Failed."""
     from tasks.lab import packages
+    from tasks.lab.problem import LabError
 
-    missing = packages.missing()
-    if missing:
-        op.say(f"Installing the Debian packages that the practice cluster needs: {' '.join(missing)}.")
-        packages.install(missing, yes=True)
+    try:
+        packages.install(op.say)
+    except LabError as error:
+        raise Failed(error.message, error.hint) from None
 
 
 def static_checks() -> Iterator[tuple[str, list[str | Path]]]:
