@@ -1,0 +1,395 @@
+"""A simulated host: power, network, memory, libvirt, qemu processes, /root/running_vms."""
+
+from __future__ import annotations
+
+import random
+import uuid as uuids
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tests.sim import domains
+from tests.sim.domains import Definition
+from tests.sim.errors import NoSuchDomain, VirshError
+from tests.sim.guests import Behaviour, Guest
+from tests.sim.store import Image, View
+
+if TYPE_CHECKING:
+    from tests.sim.cluster import SimCluster
+
+MACHINES = ("pc-i440fx-6.2", "pc-i440fx-8.2", "pc-q35-6.2", "pc-q35-8.2")
+GIB = 1 << 20
+
+#: Seconds: qemu's last moments after the guest has powered off, when libvirt says "in shutdown".
+LINGER = 0.05
+
+#: A hook gets (host, operation, definition); operation is "prepare" or "release". It refuses with VirshError.
+Hook = Callable[["SimHost", str, Definition], None]
+
+
+class SimHost:
+    """One vmhost. Its methods act at once and take no time; the agent adds the time that virsh takes.
+
+    `by` says who acts: "vmfab", "hand" or "boot"; it ends up in the history and in the law's reports.
+    """
+
+    def __init__(self, cluster: SimCluster, name: str, memory_gib: int, cpus: int) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.cpus = cpus
+        self.memory_total_kib = memory_gib * GIB
+        self.view = View(cluster.store)
+        self.bridges = {"br0"}
+        self.networks: set[str] = set()
+        self.machines: tuple[str, ...] = MACHINES
+        self.libvirt_version = "10.0.0"
+        #: text of /root/running_vms, None when there is no such file
+        self.running_vms: str | None = None
+        self.definitions: dict[str, Definition] = {}
+        self.guests: list[Guest] = []
+        #: images that lie on this host's own disks, by path
+        self.local: dict[str, Image] = {}
+        #: message by VM name with which this host refuses its start, for tests of a bad target
+        self.refusals: dict[str, str] = {}
+        self.hooks: list[Hook] = []
+        #: whether root's crontab starts the VMs in running_vms after a boot
+        self.restarts_vms = True
+        self.powered = True
+        self.reachable = True
+        #: sshd's listener hangs: open connections go on, new ones get no answer
+        self.sshd_frozen = False
+        self.libvirt_frozen = False
+        self.libvirt_stopped = False
+        self.clock_skew = 0.0
+        self.booted_at = cluster.clock.now() - 86400.0
+        self.boot_log: list[str] = []
+        self._random = random.Random(f"{cluster.seed}/{name}")
+        self.boot_id = self._new_id()
+        self._pids = iter(range(2000, 1 << 22))
+        self._numbers = iter(range(1, 1 << 22))
+
+    # -- what there is -------------------------------------------------------------------------------
+
+    def guest(self, uuid: str) -> Guest | None:
+        """The running guest that libvirt knows by this UUID."""
+        return next((g for g in self.guests if g.listed and g.uuid == uuid), None)
+
+    def find(self, name: str) -> Definition:
+        """The definition, live or not, of this UUID or name. Raises NoSuchDomain."""
+        for definition in [*self.definitions.values(), *(g.live for g in self.guests if g.listed)]:
+            if name in (definition.uuid, definition.name):
+                return self.definitions.get(definition.uuid, definition)
+        raise NoSuchDomain(name)
+
+    def state(self, uuid: str) -> tuple[str, str]:
+        """State and reason as `virsh domstate --reason`. Raises NoSuchDomain."""
+        guest = self.guest(uuid)
+        if guest is not None:
+            return guest.state, guest.reason
+        return "shut off", self.find(uuid).reason
+
+    def memory_available_kib(self) -> int:
+        used = sum(g.live.memory_kib for g in self.guests)
+        return max(0, self.memory_total_kib - GIB - used)
+
+    def image(self, path: str) -> Image | None:
+        """What a path on this host leads to, if it is an image."""
+        return self.view.file(path) or self.local.get(path)
+
+    # -- definitions ---------------------------------------------------------------------------------
+
+    def define(self, xml: str) -> Definition:
+        """Define or redefine; autostart and a managed save stay as they were."""
+        new = domains.completed(domains.read(xml), self.machines)
+        if not new.uuid:
+            new = domains.read(new.xml.replace("</name>", f"</name>\n  <uuid>{self._new_id()}</uuid>", 1))
+        for other in [*self.definitions.values(), *(g.live for g in self.guests if g.listed)]:
+            if other.name == new.name and other.uuid != new.uuid:
+                message = f"domain '{new.name}' already exists with uuid {other.uuid}"
+                raise VirshError(f"Failed to define domain from xml\noperation failed: {message}")
+            if other.uuid == new.uuid and other.name != new.name:
+                message = f"domain '{other.name}' is already defined with uuid {new.uuid}"
+                raise VirshError(f"Failed to define domain from xml\noperation failed: {message}")
+        old = self.definitions.get(new.uuid)
+        if old is not None:
+            new.autostart, new.managed_save, new.reason = old.autostart, old.managed_save, old.reason
+        self.definitions[new.uuid] = new
+        self.cluster.note(self, f"define {new.name}")
+        return new
+
+    def undefine(self, name: str) -> None:
+        definition = self.find(name)
+        if definition.uuid not in self.definitions:
+            raise VirshError(
+                f"Failed to undefine domain '{definition.name}'\n"
+                "Requested operation is not valid: cannot undefine transient domain"
+            )
+        if definition.managed_save is not None:
+            raise VirshError("Refusing to undefine while domain managed save image exists")
+        del self.definitions[definition.uuid]
+        self.cluster.note(self, f"undefine {definition.name}")
+
+    def autostart(self, name: str, *, on: bool) -> None:
+        definition = self.find(name)
+        if definition.uuid not in self.definitions:
+            raise VirshError(
+                f"Failed to {'mark' if on else 'unmark'} domain '{definition.name}' as autostarted\n"
+                "Requested operation is not valid: cannot set autostart for transient domain"
+            )
+        definition.autostart = on
+
+    def dumpxml(self, name: str, *, inactive: bool, security: bool) -> str:
+        definition = self.find(name)
+        guest = self.guest(definition.uuid)
+        xml = guest.live.xml if guest is not None and not inactive else definition.xml
+        return xml if security else domains.public(xml)
+
+    # -- running -------------------------------------------------------------------------------------
+
+    def start(self, name: str, *, by: str = "hand") -> Guest:
+        """Start a qemu process, from its managed save if there is one. Raises VirshError if it fails."""
+        definition = self.find(name)
+        if self.guest(definition.uuid) is not None:
+            raise VirshError("Domain is already active")
+        failed = f"Failed to start domain '{definition.name}'\n"
+        behaviour = self.cluster.behaviour(definition.name)
+        self._may_start(definition, behaviour, failed)
+        for hook in self.hooks:
+            hook(self, "prepare", definition)
+        self._can_open(definition, failed)
+        now = self.cluster.clock.now()
+        number = next(self._numbers)
+        opened = [(d.path, self.image(d.path)) for d in definition.disks if d.writable]
+        guest = Guest(
+            host=self,
+            definition=definition,
+            live=domains.live(definition, number),
+            pid=next(self._pids),
+            number=number,
+            boot_id=definition.managed_save or self._new_id(),
+            since=now,
+            behaviour=behaviour,
+            images=tuple(image for _, image in opened if image is not None),
+            paths=tuple(path for path, image in opened if image is not None),
+            reason="booted" if definition.managed_save is None else "restored",
+        )
+        definition.managed_save = None
+        self.guests.append(guest)
+        self.cluster.note(self, f"start {guest.name} by {by}: qemu {guest.pid}")
+        crash = behaviour.crash_after.get(self.name, behaviour.crash_after.get(""))
+        if crash is not None:
+            self.cluster.after(crash, lambda: self._end(guest, "crashed"))
+        # Last, because it raises: what breaks the law has happened and stays visible.
+        self.cluster.law.started(guest, by)
+        return guest
+
+    def _may_start(self, definition: Definition, behaviour: Behaviour, failed: str) -> None:
+        if definition.name in self.refusals:
+            raise VirshError(failed + self.refusals[definition.name])
+        for place in (self.name, ""):
+            if behaviour.failing_starts.get(place, 0) > 0:
+                behaviour.failing_starts[place] -= 1
+                definition.reason = "failed"
+                raise VirshError(failed + "internal error: qemu unexpectedly closed the monitor")
+        if definition.machine and definition.machine not in self.machines:
+            raise VirshError(
+                failed + f"unsupported configuration: Emulator '/usr/bin/qemu-system-x86_64' does not "
+                f"support machine type '{definition.machine}'"
+            )
+        for bridge in definition.bridges:
+            if bridge not in self.bridges:
+                raise VirshError(failed + f"Cannot get interface MTU on '{bridge}': No such device")
+        if definition.memory_kib > self.memory_available_kib():
+            raise VirshError(
+                failed + "internal error: process exited while connecting to monitor: "
+                "cannot set up guest memory 'pc.ram': Cannot allocate memory"
+            )
+
+    def _can_open(self, definition: Definition, failed: str) -> None:
+        for disk in definition.disks:
+            if not disk.path:
+                continue
+            image = self.image(disk.path)
+            if image is None:
+                raise VirshError(
+                    failed + f"Cannot access storage file '{disk.path}': No such file or directory"
+                )
+            on_store = self.view.inside(disk.path) is not None
+            if on_store and disk.writable and self.view.read_only:
+                raise VirshError(
+                    failed + "internal error: process exited while connecting to monitor: "
+                    f"Could not open '{disk.path}': Read-only file system"
+                )
+            # QEMU's own lock works between processes of one host; between hosts it protects nothing.
+            if disk.writable and any(g.host is self for g in image.writers):
+                raise VirshError(
+                    failed + "internal error: process exited while connecting to monitor: "
+                    f'Failed to get "write" lock\nIs another process using the image [{disk.path}]?'
+                )
+
+    def shutdown(self, name: str) -> None:
+        """Ask the guest once. Raises VirshError when it does not run."""
+        guest = self._running(name, "shutdown")
+        guest.asked += 1
+        behaviour = guest.behaviour
+        self.cluster.note(self, f"shutdown {guest.name}: asked {guest.asked}")
+        if guest.going_down or behaviour.off_after is None or guest.asked <= behaviour.ignores:
+            return
+        if guest.state not in ("running", "in shutdown"):
+            return
+        guest.going_down = True
+        self.cluster.after(behaviour.off_after, lambda: self._powered_off(guest))
+
+    def _powered_off(self, guest: Guest) -> None:
+        if not guest.alive or not guest.going_down or guest.state == "paused":
+            return
+        guest.going_down = False
+        if guest.behaviour.reboots_instead:
+            guest.asked = 0
+            return
+        guest.state, guest.reason = "in shutdown", "unknown"
+        self.cluster.changed(self)
+        self.cluster.after(LINGER, lambda: self._end(guest, "shutdown"))
+
+    def reboot(self, name: str) -> None:
+        self._running(name, "reboot")
+
+    def destroy(self, name: str, *, graceful: bool = False) -> None:
+        """Kill qemu, if it lets itself be killed. Raises VirshError like virsh."""
+        guest = self._running(name, "destroy")
+        signal = "SIGTERM" if graceful else "SIGKILL"
+        refused = VirshError(
+            f"Failed to destroy domain '{guest.name}'\n"
+            f"Failed to terminate process {guest.pid} with {signal}: Device or resource busy"
+        )
+        behaviour = guest.behaviour
+        self.cluster.note(self, f"destroy {guest.name} ({signal})")
+        if behaviour.destroy == "fails" or (graceful and behaviour.ignores_sigterm):
+            raise refused
+        self._end(guest, "destroyed")
+        if behaviour.destroy == "lies":
+            raise refused
+
+    def suspend(self, name: str) -> None:
+        guest = self._running(name, "suspend")
+        guest.state, guest.reason = "paused", "user"
+        self.cluster.changed(self)
+
+    def resume(self, name: str) -> None:
+        guest = self._running(name, "resume")
+        guest.state, guest.reason = "running", "unpaused"
+        self.cluster.changed(self)
+
+    def managed_save(self, name: str) -> None:
+        """Save the guest's memory and stop it; its next start here goes on from there."""
+        guest = self._running(name, "save")
+        guest.definition.managed_save = guest.boot_id
+        self._end(guest, "saved")
+
+    def lose_track(self, name: str) -> Guest:
+        """libvirt takes the VM for off while its qemu process goes on."""
+        guest = self._running(name, "lose")
+        guest.listed = False
+        self.definitions[guest.uuid].reason = "unknown"
+        self.cluster.changed(self)
+        return guest
+
+    def crash(self, name: str) -> None:
+        """qemu dies."""
+        self._end(self._running(name, "crash"), "crashed")
+
+    def _running(self, name: str, verb: str) -> Guest:
+        definition = self.find(name)
+        guest = self.guest(definition.uuid)
+        if guest is None:
+            raise VirshError(
+                f"Failed to {verb} domain '{definition.name}'\n"
+                "Requested operation is not valid: domain is not running"
+            )
+        return guest
+
+    def _end(self, guest: Guest, reason: str) -> None:
+        if not guest.alive:
+            return
+        guest.alive = False
+        self.guests.remove(guest)
+        if guest.uuid in self.definitions:
+            self.definitions[guest.uuid].reason = reason
+        self.cluster.note(self, f"{guest.name} is off: {reason}")
+        self.cluster.law.ended(guest)
+        if self.powered:
+            for hook in self.hooks:
+                hook(self, "release", guest.live)
+        self.cluster.changed(self)
+
+    # -- power, network, services --------------------------------------------------------------------
+
+    @property
+    def answers(self) -> bool:
+        """Does an open connection to it carry anything?"""
+        return self.powered and self.reachable
+
+    def cut(self, seconds: float | None = None) -> None:
+        """Cut its network, for so many seconds or until `mend`. Its VMs go on running."""
+        self.cluster.note(self, "network cut")
+        self.reachable = False
+        self.cluster.links_broken(self, grace=30.0)
+        if seconds is not None:
+            self.cluster.after(seconds, self.mend)
+
+    def mend(self) -> None:
+        """Bring its network back."""
+        self.cluster.note(self, "network back")
+        self.reachable = True
+        self.cluster.changed(self)
+
+    def power_off(self, seconds: float | None = None) -> None:
+        """Take its power away: its guests die where they are. `seconds` later it comes back by itself."""
+        self.cluster.note(self, "power lost")
+        self.powered = False
+        for guest in list(self.guests):
+            self._end(guest, "unknown")
+        self.cluster.links_broken(self, grace=self.cluster.eviction)
+        if seconds is not None:
+            self.cluster.after(seconds, self.power_on)
+
+    def power_on(self) -> None:
+        """Boot: a new boot id, libvirt's autostart at once, root's crontab 30 s later."""
+        if self.powered:
+            return
+        self.powered = True
+        self.boot_id = self._new_id()
+        self.booted_at = self.cluster.clock.now()
+        self.libvirt_frozen = self.libvirt_stopped = self.sshd_frozen = False
+        self.cluster.note(self, "booted")
+        self.cluster.changed(self)
+        boot = self.boot_id
+        self.cluster.after(5.0, lambda: self._libvirt_autostart(boot))
+        if self.restarts_vms:
+            self.cluster.after(30.0, lambda: self._restart_running_vms(boot))
+
+    def _libvirt_autostart(self, boot: str) -> None:
+        for definition in list(self.definitions.values()):
+            if definition.autostart and self.powered and self.boot_id == boot:
+                self._boot_start(definition.name)
+
+    def _restart_running_vms(self, boot: str) -> None:
+        # As the institute's own script does it today; the rendered one replaces it (see `restarts_vms`).
+        for name in self.names_to_restart():
+            if self.powered and self.boot_id == boot:
+                self._boot_start(name)
+
+    def names_to_restart(self) -> list[str]:
+        """The names in /root/running_vms."""
+        lines = (self.running_vms or "").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+
+    def _boot_start(self, name: str) -> None:
+        try:
+            self.start(name, by="boot")
+        except VirshError as error:
+            self.boot_log.append(f"{name}: {error.message}")
+        else:
+            self.boot_log.append(f"{name}: started")
+
+    def _new_id(self) -> str:
+        return str(uuids.UUID(int=self._random.getrandbits(128), version=4))
