@@ -189,11 +189,11 @@ class _Reader:
                 self._mistake(
                     group.line,
                     f"there are variables for the group {named(name)}, which does not exist",
-                    _or_nearest(name, groups, f"Add the section [{name}], empty if need be"),
+                    _or_nearest(name, groups, f"Add the section [{named(name)}], empty if need be"),
                 )
             for child, line in list(group.children.items()):
                 if child not in groups:
-                    remedy = _or_nearest(child, groups, f"Add the section [{child}]")
+                    remedy = _or_nearest(child, groups, f"Add the section [{named(child)}]")
                     self._mistake(line, f"there is no group {named(child)}", remedy)
                     del group.children[child]
         for name in groups.keys() & self.hosts.keys():

@@ -22,7 +22,7 @@ from tasks.cluster.inventory_check import (
     path_from,
     rules,
 )
-from tasks.cluster.mistakes import Mistake, nearest, quoted, refusal
+from tasks.cluster.mistakes import Mistake, near, quoted, refusal
 from tasks.cluster.model import Host, Inventory, StoreHost
 
 ENVIRONMENT = "VMFAB_INVENTORY"
@@ -48,7 +48,7 @@ def find(explicit: str | None, env: Mapping[str, str]) -> Path:
     except (OSError, RuntimeError, ValueError):
         pass  # too long, an unknown ~user: not there either
     raise Refused(
-        f"There is no inventory {quoted_path(chosen)}, which {source}.",
+        f"There is no inventory {_shown(chosen)}, which {source}.",
         f"Name another with ./fab --inventory FILE, or in ${ENVIRONMENT}.",
     )
 
@@ -60,7 +60,7 @@ def load(path: str | Path) -> Inventory:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise Refused(
-            f"The inventory {quoted_path(str(path))} cannot be read: {reason}.",
+            f"The inventory {_shown(str(path))} cannot be read: {reason}.",
             f"Name another with ./fab --inventory FILE, or in ${ENVIRONMENT}.",
         ) from None
     text, mistakes = ansible_ini.decode(data)
@@ -118,9 +118,8 @@ def _no_host(inventory: Inventory, unknown: Sequence[str]) -> Refused:
     what = (
         f"{' and '.join(map(quoted, unknown))} {'is' if len(unknown) == 1 else 'are'} not in the inventory."
     )
-    near = dict.fromkeys(nearest(name, (*inventory.hosts, *inventory.groups)) for name in unknown)
-    meant = " and ".join(name for name in near if name)
-    return Refused(what, f"Did you mean {meant}? {known}" if meant else known)
+    alike = dict.fromkeys(n for name in unknown for n in near(name, (*inventory.hosts, *inventory.groups), 3))
+    return Refused(what, f"Did you mean {' or '.join(alike)}? {known}" if alike else known)
 
 
 def _listed(names: Iterable[str], most: int = 12) -> str:
@@ -180,11 +179,11 @@ def _store(ini: Ini, name: str) -> StoreHost:
 def _label(path: Path) -> str:
     """The path as an operator would write it here."""
     try:
-        return str(path.relative_to(Path.cwd()))
+        return _shown(str(path.relative_to(Path.cwd())))
     except (OSError, ValueError):
-        return str(path)
+        return _shown(str(path))
 
 
-def quoted_path(path: str) -> str:
+def _shown(path: str) -> str:
     """Show a path in a message: as it is if it is an ordinary one."""
     return path if path.isprintable() and " " not in path else repr(path)

@@ -108,7 +108,9 @@ def _own_variables(ini: Ini, folder: Path) -> Iterator[Mistake]:
                 continue
             seen.add((name, value.line))
             if name not in settings.VARIABLES:
-                near = nearest(name.lower(), settings.VARIABLES)
+                # The beginning is alike in all of them and says nothing.
+                endings = {known.removeprefix("vmfab_"): known for known in settings.VARIABLES}
+                near = endings.get(nearest(name.lower()[len("vmfab_") :], endings))
                 remedy = f"Did you mean {near}?" if near else f"There are {', '.join(settings.VARIABLES)}"
                 yield Mistake(value.line, f"vmfab knows no variable {named(name)}", remedy)
             elif wrong := _wrong(name, value, settings.VARIABLES[name].kind):

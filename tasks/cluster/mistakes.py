@@ -62,4 +62,9 @@ def named(name: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known name that `name` was probably meant to be, or nothing."""
-    return next(iter(difflib.get_close_matches(name[:100], list(known), n=1)), "")
+    return next(iter(near(name, known, 1)), "")
+
+
+def near(name: str, known: Iterable[str], most: int) -> list[str]:
+    """The known names most like `name`, the likeliest first."""
+    return difflib.get_close_matches(name[:100], list(known), n=most)
