@@ -4,60 +4,56 @@ from __future__ import annotations
 
 import os
 
-from invoke import Context, Exit, task
-
+from tasks.cli import Operator, Table, vmtask
 from tasks.lab.lab import Lab, default_root
-from tasks.lab.problem import LabError
 
 
-def _give_up(error: LabError) -> Exit:
-    return Exit("\n".join(text for text in (error.message, error.hint) if text), error.code)
-
-
-@task
-def up(_c: Context, hosts: int = 4, vms: int = 8) -> None:
+@vmtask(help={"hosts": "How many hosts.", "vms": "How many VMs."})
+def up(op: Operator, hosts: int = 4, vms: int = 8) -> None:
     """Bring up a practice cluster on this machine.
 
-    Installs nothing: it names the packages that are missing. What is up already stays as it is.
+    Needs root and some packages, which it names when they are missing (`fab demo` installs them). What is up
+    already stays as it is, so it can be called again.
     """
     lab = Lab(default_root())
-    try:
-        lab.up(hosts, vms, say=print)
-    except LabError as error:
-        raise _give_up(error) from None
-    print(f"{len(lab.hosts)} practice hosts are up. Type: ./fab --lab status")
+    lab.up(hosts, vms, say=op.say)
+    op.say(f"{len(lab.hosts)} practice hosts are up. Type: ./fab --lab status")
 
 
-@task
-def status(_c: Context) -> None:
-    """Show the practice cluster's hosts and VMs as the lab sees them."""
-    try:
-        hosts = Lab(default_root()).status()
-    except LabError as error:
-        raise _give_up(error) from None
+@vmtask()
+def status(op: Operator) -> None:
+    """Show the practice cluster as its own watcher sees it.
+
+    Asks the hosts beside ssh and vmfab: which are switched on, and what their libvirt runs and knows.
+    """
+    hosts = Lab(default_root()).status()
     if not hosts:
-        print("The practice cluster is down. Type: ./fab lab.up")
-    for host in hosts:
-        state = "on" if host.on else "off"
-        print(f"{host.name}  {host.address}  {state:3}  {', '.join(host.running) or '-'}")
+        op.say("The practice cluster is down. Type: ./fab lab.up")
+        return
+    rows = [
+        (host.name, host.address, "on" if host.on else "off", ", ".join(host.running), str(len(host.defined)))
+        for host in hosts
+    ]
+    op.output.table(Table(("host", "address", "power", "running", "defined"), rows))
 
 
-@task
-def down(_c: Context) -> None:
-    """Take the practice cluster down; only its cache stays."""
-    try:
-        Lab(default_root()).down()
-    except LabError as error:
-        raise _give_up(error) from None
-    print("The practice cluster is down.")
+@vmtask()
+def down(op: Operator) -> None:
+    """Take the practice cluster down; only its cache stays.
+
+    Ends all its processes and removes its files. Already down is fine.
+    """
+    Lab(default_root()).down()
+    op.say("The practice cluster is down.")
 
 
-@task(positional=["host"], help={"host": "a practice host, or laptop (the default)"})
-def shell(_c: Context, host: str = "laptop") -> None:
-    """Open a root shell on a practice host or its laptop."""
+@vmtask(help={"host": "A practice host, or laptop."})
+def shell(op: Operator, host: str = "laptop") -> None:
+    """Open a root shell on a practice host or its laptop.
+
+    On the laptop ssh_config in the lab's folder leads to the hosts: ssh -F .lab/ssh_config vmhost1
+    """
     lab = Lab(default_root())
-    try:
-        words = lab.shell(host)
-    except LabError as error:
-        raise _give_up(error) from None
+    words = lab.shell(host)
+    op.say(f"Root shell on {host}. Leave it with: exit")
     os.execvpe(words[0], words, {**os.environ, **lab.laptop_environment()})

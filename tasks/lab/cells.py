@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tasks.lab import hostfiles, namespaces, network
 from tasks.lab.namespaces import Leader, prefix, run
-from tasks.lab.problem import LabError
+from tasks.lab.problem import LabError, LabRefused
 
 HERE = Path(__file__).parent
 FILES = HERE / "files"
@@ -82,11 +82,15 @@ class Cells:
         try:
             return network.FIRST_HOST + self.hosts.index(name)
         except ValueError:
-            raise LabError(f"The practice cluster has no host {name}.", "Type: fab lab.status") from None
+            raise LabRefused(f"The practice cluster has no host {name}.", "Type: fab lab.status") from None
 
     def address(self, name: str) -> str:
         """Return a host's address."""
         return network.address(self.number(name))
+
+    def addresses(self) -> dict[str, str]:
+        """Return all hosts' addresses."""
+        return {name: network.address(network.FIRST_HOST + at) for at, name in enumerate(self.hosts)}
 
     def disk(self, name: str) -> Path:
         """Return the folder that is a host's own disk (all but /vmstorage, /usr and what is in memory)."""
@@ -100,7 +104,7 @@ class Cells:
     def _leader(self, role: str, otherwise: str) -> Leader:
         leader = self.leaders().get(role)
         if leader is None:
-            raise LabError(otherwise, "Type: fab lab.up")
+            raise LabRefused(otherwise, "Type: fab lab.up")
         return leader
 
     # commands
@@ -122,8 +126,8 @@ class Cells:
         return prefix(self._leader("laptop", "The practice cluster is not up."), "net")
 
     def run_on_laptop(
-        self, words: Sequence[str], *, env: dict[str, str] | None = None, stdin: str = "", timeout: float = 300.0,
-        cwd: Path | None = None,
+        self, words: Sequence[str], *, env: dict[str, str] | None = None, stdin: str = "",
+        timeout: float = 300.0, cwd: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:  # fmt: skip
         """Run a command on the laptop with VMFAB_INVENTORY set; the caller judges the exit code."""
         return subprocess.run(
@@ -197,8 +201,7 @@ class Cells:
             (disk.parent / folder).mkdir(parents=True, exist_ok=True)
         part = disk.with_name("disk.part")
         shutil.rmtree(part, ignore_errors=True)
-        addresses = {host: self.address(host) for host in self.hosts}
-        hostfiles.write(part, name, self.address(name), addresses, keys, known_hosts)
+        hostfiles.write(part, name, self.addresses(), keys, known_hosts)
         part.rename(disk)
 
     # power
@@ -239,7 +242,9 @@ class Cells:
         """Wait until a host's sshd listens and its libvirtd answers; raises LabError."""
         leader = self.host(name)
         listening = Path(f"/proc/{leader.pid}/net/tcp")
-        namespaces.until(lambda: ":0016 00000000:0000 0A" in listening.read_text(), seconds, f"sshd on {name}")
+        namespaces.until(
+            lambda: ":0016 00000000:0000 0A" in listening.read_text(), seconds, f"sshd on {name}"
+        )
         socket = Path(f"/proc/{leader.pid}/root/run/libvirt/libvirt-sock")
         namespaces.until(socket.exists, seconds, f"libvirtd on {name}")
         self.virsh(name, "list", "--name", timeout=seconds)

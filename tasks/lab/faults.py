@@ -12,7 +12,7 @@ from pathlib import Path
 from tasks.lab import namespaces, network
 from tasks.lab.cells import HERE, PYTHON, Cells
 from tasks.lab.namespaces import prefix, run
-from tasks.lab.problem import LabError
+from tasks.lab.problem import LabRefused
 
 MOUNT = "/vmstorage"
 DAEMONS = {"sshd": ("sshd", "sshd-session", "sshd-auth"), "libvirtd": ("libvirtd",)}
@@ -42,7 +42,9 @@ class Faults(Cells):
             delayer = [*PYTHON, str(HERE / "delayer.py"), port, network.BRIDGE, str(milliseconds)]
             words = [*prefix(self.anchor, "mnt", "net", "ipc", "pid"), "setsid", "--fork", *unshare, *delayer]
             role = f"latency:{host}"
-            namespaces.spawn(words, namespaces.marks(self.root, role), self.root / "log" / f"latency-{host}.log")
+            namespaces.spawn(
+                words, namespaces.marks(self.root, role), self.root / "log" / f"latency-{host}.log"
+            )
             namespaces.until(lambda: self._has_master(f"late-{port}"), 10.0, f"the delay on {host}")
         elif self.is_on(host):
             namespaces.until(lambda: not self._has_master(f"late-{port}"), 10.0, f"the delay's end on {host}")
@@ -85,7 +87,7 @@ class Faults(Cells):
 
     def _daemon_pids(self, host: str, daemon: str) -> list[int]:
         if daemon not in DAEMONS:
-            raise LabError(f"No such daemon: {daemon}.", f"There are: {', '.join(DAEMONS)}")
+            raise LabRefused(f"No such daemon: {daemon}.", f"There are: {', '.join(DAEMONS)}")
         return [pid for pid in namespaces.members(self.host(host)) if _comm(pid) in DAEMONS[daemon]]
 
     # the store
@@ -177,4 +179,3 @@ def _parent(pid: int) -> int:
     except OSError:
         return 0
     return int(status.partition("PPid:")[2].split()[0])
-

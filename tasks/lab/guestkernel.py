@@ -19,9 +19,10 @@ META_PACKAGES = {
 }
 MODULES = ("virtio_pci", "virtio_blk", "evdev", "button")
 APPLETS = (
-    "sh cat cut date dd echo env free grep head insmod ip kill ls mkfifo mount poweroff printf ps reboot"
-    " setsid sleep sort sync tail top tr uptime vi wc"
-).split()
+    "sh", "cat", "cut", "date", "dd", "echo", "env", "free", "grep", "head", "insmod", "ip", "kill", "ls",
+    "mkfifo", "mount", "poweroff", "printf", "ps", "reboot", "setsid", "sleep", "sort", "sync", "tail", "top",
+    "tr", "uptime", "vi", "wc",
+)  # fmt: skip
 
 
 def provide(cache: Path) -> tuple[Path, Path]:

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from tasks.lab import guestkernel, image, namespaces, witness
 from tasks.lab.cells import Cells
-from tasks.lab.problem import LabError
+from tasks.lab.problem import LabRefused
 
 XML = """\
 <domain type='{kind}'>
@@ -79,7 +79,7 @@ class Guests(Cells):
 
     def install_guest_kernel(self) -> None:
         """Put the guests' kernel and initramfs on the store, where they are missing."""
-        for source, name in zip(guestkernel.provide(self.cache), ("vmlinuz", "initrd")):
+        for source, name in zip(guestkernel.provide(self.cache), ("vmlinuz", "initrd"), strict=True):
             target = self.store / "boot" / name
             if not target.exists():
                 shutil.copyfile(source, target)
@@ -97,7 +97,7 @@ class Guests(Cells):
     ) -> str:
         """Return the XML of a practice VM; `image_of` lets it use another VM's image."""
         if acpi not in ACPI_NAMES and not acpi.isdigit():
-            raise LabError(f"acpi is {acpi!r}; it must be now, never or a number of seconds.")
+            raise LabRefused(f"acpi is {acpi!r}; it must be now, never or a number of seconds.")
         uuid = uuid or str(uuids.uuid4())
         return XML.format(
             kind="kvm" if self.settings().kvm else "qemu",

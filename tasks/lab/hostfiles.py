@@ -10,10 +10,10 @@ from pathlib import Path
 
 # From the machine, where it has them: what programs need to run, and no secrets.
 COPIED = (
-    "alternatives bash.bashrc debian_version dpkg inputrc ld.so.cache ld.so.conf ld.so.conf.d"
-    " localtime login.defs lsb-release nsswitch.conf os-release pam.conf pam.d profile protocols"
-    " python3 python3.8 python3.9 python3.10 python3.11 python3.12 python3.13 security services terminfo timezone"
-).split()
+    "alternatives", "bash.bashrc", "debian_version", "dpkg", "inputrc", "ld.so.cache", "ld.so.conf",
+    "ld.so.conf.d", "localtime", "login.defs", "lsb-release", "nsswitch.conf", "os-release", "pam.conf",
+    "pam.d", "profile", "protocols", "python3", "security", "services", "terminfo", "timezone",
+)  # fmt: skip
 ACCOUNTS = (
     "root:0:0:/root:/bin/bash",
     "daemon:1:1:/usr/sbin:/usr/sbin/nologin",
@@ -60,22 +60,29 @@ log_outputs = "2:file:/var/log/libvirt/libvirtd.log"
 """
 
 
-def write(disk: Path, name: str, address: str, hosts: dict[str, str], keys: Path, known_hosts: str) -> None:
+def hosts_file(addresses: dict[str, str]) -> str:
+    """Return the text of /etc/hosts."""
+    return "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in addresses.items())
+
+
+def write(disk: Path, name: str, addresses: dict[str, str], keys: Path, known_hosts: str) -> None:
     """Make the disk of a new host, which knows the others and may log in on them as root.
 
     `keys` holds the lab's key pair id_ed25519 and the host's own, NAME_host_key.
     """
     etc = disk / "etc"
     for folder in (
-        "etc/libvirt/hooks", "etc/ssh", "etc/cron.d", "etc/sudoers.d", "var/lib/libvirt", "var/log/libvirt/qemu",
-        "var/cache/libvirt/qemu", "var/lib/dbus", "var/spool/cron/crontabs", "var/tmp", "root/.ssh",
+        "etc/libvirt/hooks", "etc/ssh", "etc/cron.d", "etc/sudoers.d", "var/lib/libvirt",
+        "var/log/libvirt/qemu", "var/cache/libvirt/qemu", "var/spool/cron/crontabs", "var/tmp", "root/.ssh",
         "home/ops/.ssh", "usr", "usr-local/bin", "usr-local/sbin", "usr-local/lib", "mnt", "srv", "opt",
     ):  # fmt: skip
         (disk / folder).mkdir(parents=True, exist_ok=True)
     for entry in COPIED:
         source = Path("/etc", entry)
         if source.is_dir():
-            shutil.copytree(source, etc / entry, symlinks=True, ignore_dangling_symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(
+                source, etc / entry, symlinks=True, ignore_dangling_symlinks=True, dirs_exist_ok=True
+            )
         elif source.exists() or source.is_symlink():
             shutil.copy2(source, etc / entry, follow_symlinks=False)
     _accounts(etc)
@@ -83,13 +90,13 @@ def write(disk: Path, name: str, address: str, hosts: dict[str, str], keys: Path
     (etc / "mtab").symlink_to("/proc/self/mounts")
     texts = {
         "hostname": f"{name}\n",
-        "hosts": "127.0.0.1 localhost\n" + "".join(f"{a} {n}\n" for n, a in hosts.items()),
+        "hosts": hosts_file(addresses),
         "resolv.conf": "",
         "machine-id": f"{secrets.token_hex(16)}\n",
         "fstab": "",
         "ssh/sshd_config": SSHD_CONFIG,
         "ssh/ssh_known_hosts": known_hosts,
-        "libvirt/qemu.conf": QEMU_CONF.format(address=address),
+        "libvirt/qemu.conf": QEMU_CONF.format(address=addresses[name]),
         "libvirt/libvirtd.conf": LIBVIRTD_CONF.format(host_uuid=uuid.uuid4()),
         "libvirt/libvirt.conf": 'uri_default = "qemu:///system"\n',
     }

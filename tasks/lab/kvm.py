@@ -35,7 +35,8 @@ def _probe(timeout: float) -> bool:
         disk.write(BOOT_SECTOR.ljust(512 * 64, b"\0"))
         disk.flush()
         words = [
-            "qemu-system-x86_64", "-accel", "kvm", "-machine", "pc", "-m", "16", "-nodefaults", "-display", "none",
+            "qemu-system-x86_64", "-accel", "kvm", "-machine", "pc", "-m", "16",
+            "-nodefaults", "-display", "none",
             "-drive", f"file={disk.name},format=raw", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
         ]  # fmt: skip
         try:

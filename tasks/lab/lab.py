@@ -11,12 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.lab import kvm, namespaces, network, packages
-from tasks.lab.cells import Cells
+from tasks.lab import hostfiles, kvm, namespaces, packages
 from tasks.lab.faults import Faults
 from tasks.lab.guests import Guests, samples
 from tasks.lab.namespaces import run
-from tasks.lab.problem import LabError
+from tasks.lab.problem import LabRefused
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEPT = ("cache", "lock")
@@ -42,7 +41,7 @@ class Lab(Faults, Guests):
     """A practice cluster. `Lab(default_root()).up()` makes it, `.down()` leaves nothing behind."""
 
     def up(
-        self, hosts: int = 4, vms: int = 8, *, store_mib: int = 2048, say: Callable[[str], None] = lambda _: None
+        self, hosts: int = 4, vms: int = 8, *, store_mib: int = 2048, say: Callable[[str], object] = str
     ) -> None:
         """Bring up what is not up yet; raises LabError.
 
@@ -50,7 +49,7 @@ class Lab(Faults, Guests):
         as they are. A lab whose processes are gone (crash, reboot) starts from nothing.
         """
         if os.geteuid() != 0:
-            raise LabError("The practice cluster needs root.", "Type: sudo ./fab lab.up")
+            raise LabRefused("The practice cluster needs root.", "Type: sudo ./fab lab.up")
         packages.require()
         self.root.mkdir(parents=True, exist_ok=True)
         with self._lock():
@@ -62,7 +61,7 @@ class Lab(Faults, Guests):
             self._keep_capabilities()
             self._make_vms(vms, say)
 
-    def _prepare(self, hosts: int, store_mib: int, say: Callable[[str], None]) -> None:
+    def _prepare(self, hosts: int, store_mib: int, say: Callable[[str], object]) -> None:
         for folder in ("cells", "keys", "log", "starts"):
             (self.root / folder).mkdir(exist_ok=True)
         old = self.settings()
@@ -70,7 +69,8 @@ class Lab(Faults, Guests):
         if not old.hosts:
             say("Looking whether KVM works here")
             self.save(replace(old, hosts=names, store_mib=store_mib, kvm=kvm.works(self.cache)))
-            say("Guests run with KVM" if self.settings().kvm else "Guests run in software: KVM does not work here")
+            how = "with KVM" if self.settings().kvm else "in software: KVM does not work here"
+            say(f"Guests run {how}")
         else:
             self.save(replace(old, hosts=names))
         self._make_keys()
@@ -91,7 +91,7 @@ class Lab(Faults, Guests):
 
     # VMs
 
-    def _make_vms(self, count: int, say: Callable[[str], None]) -> None:
+    def _make_vms(self, count: int, say: Callable[[str], object]) -> None:
         have = set(self.images())
         wanted: dict[str, list[tuple[str, str]]] = {host: [] for host in self.hosts}
         others = self.hosts[1:] or self.hosts
@@ -130,7 +130,8 @@ class Lab(Faults, Guests):
         names = ["id_ed25519", *(f"{host}_host_key" for host in self.hosts)]
         for name in names:
             if not (keys / name).exists():
-                run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"vmfab-lab {name}", "-f", str(keys / name)])
+                words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"vmfab-lab {name}"]
+                run([*words, "-f", str(keys / name)])
 
     def _known_hosts(self) -> str:
         lines = []
@@ -145,20 +146,19 @@ class Lab(Faults, Guests):
         key.touch(mode=0o600)
         shutil.copyfile(self.root / "keys/id_ed25519", key)
         known.write_text(self._known_hosts(), encoding="ascii")
-        hosts = "".join(f"{host} ansible_host={self.address(host)} ansible_user=root\n" for host in self.hosts)
-        inventory = f"[vmhosts]\n{hosts}\n[all:vars]\nvmfab_ssh_config=ssh_config\n"
+        lines = [f"{host} ansible_host={at} ansible_user=root\n" for host, at in self.addresses().items()]
+        inventory = f"[vmhosts]\n{''.join(lines)}\n[all:vars]\nvmfab_ssh_config=ssh_config\n"
         (self.root / "hosts.ini").write_text(inventory, encoding="ascii")
         blocks = [f"Host {host}\n    HostName {self.address(host)}\n" for host in self.hosts]
         common = (
-            f"Host vmhost* 10.77.0.*\n    User root\n    IdentityFile {_quoted(key)}\n    IdentitiesOnly yes\n"
-            f"    UserKnownHostsFile {_quoted(known)}\n    StrictHostKeyChecking yes\n"
+            f"Host vmhost* 10.77.0.*\n    User root\n    IdentityFile {_quoted(key)}\n"
+            f"    IdentitiesOnly yes\n    UserKnownHostsFile {_quoted(known)}\n    StrictHostKeyChecking yes\n"
         )
         (self.root / "ssh_config").write_text("".join(blocks) + common, encoding="utf-8")
         for host in self.hosts:
             etc = self.disk(host) / "etc"
             if etc.exists():
-                lines = "".join(f"{self.address(name)} {name}\n" for name in self.hosts)
-                (etc / "hosts").write_text(f"127.0.0.1 localhost\n{lines}", encoding="ascii")
+                (etc / "hosts").write_text(hostfiles.hosts_file(self.addresses()), encoding="ascii")
                 (etc / "ssh/ssh_known_hosts").write_text(self._known_hosts(), encoding="ascii")
 
     # down and status
@@ -225,6 +225,3 @@ class Lab(Faults, Guests):
 
 def _quoted(path: Path) -> str:
     return f'"{path}"'
-
-
-__all__ = ["Cells", "HostStatus", "Lab", "default_root", "network"]

@@ -6,6 +6,7 @@ wrong about it together with the watcher.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -51,21 +52,25 @@ def emulators(lab: Guests) -> list[Emulator]:
     """List all living emulators of a lab, whatever libvirt says."""
     store = lab.store
     device = store.stat().st_dev
+    names = {}
+    for path in (store / "images").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            names[path.stat().st_ino] = path.name
     spaces = {
-        os.stat(leader.file("pid")).st_ino: role.partition(":")[2]
+        namespaces.inode(leader.file("pid")): role.partition(":")[2]
         for role, leader in lab.leaders().items()
         if role.startswith("host:")
     }
     found = []
     for pid in namespaces.pids():
         try:
-            if not os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith("qemu-system-"):
+            if not Path(f"/proc/{pid}/exe").readlink().name.startswith("qemu-system-"):
                 continue
-            host = spaces.get(os.stat(f"/proc/{pid}/ns/pid").st_ino)
+            host = spaces.get(namespaces.inode(f"/proc/{pid}/ns/pid"))
             if host is None:
                 continue
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-            images = _images(pid, device, {path.stat().st_ino: path.name for path in (store / "images").iterdir()})
+            images = _images(pid, device, names)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # it has just ended, or it is nobody of ours
         if "-uuid" not in words:
@@ -82,12 +87,12 @@ def _after(words: list[str], option: str) -> str:
 def _images(pid: int, device: int, names: dict[int, str]) -> frozenset[str]:
     """Name the store's files that a process has open for writing; an unlinked one by its inode."""
     found = set()
-    for fd in os.listdir(f"/proc/{pid}/fd"):
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            info = os.stat(f"/proc/{pid}/fd/{fd}")
+            info = fd.stat()
             if info.st_dev != device:
                 continue
-            flags = Path(f"/proc/{pid}/fdinfo/{fd}").read_text(encoding="ascii")
+            flags = Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text(encoding="ascii")
         except (FileNotFoundError, ProcessLookupError):
             continue
         if int(flags.partition("flags:")[2].split()[0], 8) & os.O_ACCMODE:

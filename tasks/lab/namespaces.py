@@ -60,11 +60,11 @@ def leaders(root: Path) -> dict[str, Leader]:
 
 def pids() -> list[int]:
     """List all processes."""
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
 def _is_leader(pid: int) -> bool:
-    with open(f"/proc/{pid}/status", "rb") as file:
+    with Path(f"/proc/{pid}/status").open("rb") as file:
         for line in file:
             if line.startswith(b"State:") and b"Z" in line:
                 return False
@@ -72,6 +72,11 @@ def _is_leader(pid: int) -> bool:
                 numbers = line.split()[1:]
                 return len(numbers) > 1 and numbers[-1] == b"1"
     return False
+
+
+def inode(path: str) -> int:
+    """Return what tells one namespace from another."""
+    return Path(path).stat().st_ino
 
 
 def started(leader: Leader) -> bool:
@@ -84,11 +89,11 @@ def started(leader: Leader) -> bool:
 
 def members(leader: Leader) -> list[int]:
     """List the processes in the leader's pid namespace, itself included."""
-    space = os.stat(leader.file("pid")).st_ino
+    space = inode(leader.file("pid"))
     found = []
     for pid in pids():
         try:
-            if os.stat(f"/proc/{pid}/ns/pid").st_ino == space:
+            if inode(f"/proc/{pid}/ns/pid") == space:
                 found.append(pid)
         except OSError:
             continue
@@ -156,7 +161,7 @@ def signal_member(leader: Leader, pid: int, number: signal.Signals) -> None:
     except ProcessLookupError:
         return
     try:
-        if os.stat(f"/proc/{pid}/ns/pid").st_ino == os.stat(leader.file("pid")).st_ino:
+        if inode(f"/proc/{pid}/ns/pid") == inode(leader.file("pid")):
             signal.pidfd_send_signal(pidfd, number)
     except (FileNotFoundError, ProcessLookupError):
         return  # it has just ended

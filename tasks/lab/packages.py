@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.lab.problem import LabError
+from tasks.lab.problem import LabError, LabRefused
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ def _exists(proof: str) -> bool:
 
 
 def require() -> None:
-    """Raise LabError when a package is missing; the error says how to get it."""
+    """Raise LabRefused when a package is missing; the error says how to get it."""
     lacking = missing()
     if lacking:
         names = " ".join(package.name for package in lacking)
-        raise LabError(
+        raise LabRefused(
             f"The practice cluster needs packages that are not installed: {names}.",
             f"Type: sudo ./fab demo (it installs them), or: apt-get install --no-install-recommends {names}",
         )
 
 
-def install(say: Callable[[str], None]) -> None:
+def install(say: Callable[[str], object]) -> None:
     """Install what is missing and say what and why; raises LabError.
 
     Nothing that comes along is started, now or at the next boot: the machine gets programs, no services.
@@ -98,7 +98,8 @@ def install(say: Callable[[str], None]) -> None:
 def _units() -> set[str]:
     """Name the services and sockets that packages brought to this machine."""
     folder = Path("/lib/systemd/system")
-    return {path.name for kind in ("service", "socket") for path in folder.glob(f"*.{kind}") if "@" not in path.name}
+    found = (path.name for kind in ("service", "socket") for path in folder.glob(f"*.{kind}"))
+    return {name for name in found if "@" not in name}
 
 
 def _apt(words: list[str]) -> tuple[bool, str]:

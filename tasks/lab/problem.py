@@ -1,14 +1,15 @@
-"""The one error of the practice cluster."""
+"""What can go wrong with the practice cluster itself."""
 
 from __future__ import annotations
 
+from tasks.cluster.errors import Failed
 
-class LabError(Exception):
-    """Say in one sentence what is wrong with the practice cluster, and what to do next."""
 
-    code = 1
+class LabError(Failed):
+    """The practice cluster cannot do what was asked; where it stands is known."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+
+class LabRefused(LabError):
+    """Nothing was changed: it is not up, something is missing, or the question was wrong."""
+
+    code = 2

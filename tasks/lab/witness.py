@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,9 +85,9 @@ def _boots(data: bytes, wrong: list[str]) -> list[Boot]:
             continue
         boots.append(Boot(int(fields[0]), fields[1], int(fields[2])))
     boots.sort(key=lambda boot: boot.number)
-    for one, two in zip(boots, boots[1:]):
+    for one, two in itertools.pairwise(boots):
         if two.start < one.start:
-            wrong.append(f"boot {two.number} found counter {two.start}, boot {one.number} already {one.start}")
+            wrong.append(f"boot {two.number} found counter {two.start}, but {one.number} {one.start}")
         if two.number != one.number + 1:
             wrong.append(f"boots {one.number + 1}..{two.number - 1} are missing")
     return boots
@@ -105,5 +106,5 @@ def _writers(boots: list[Boot], records: dict[int, str]) -> list[str]:
                 strangers += 1
             at += 1
         if strangers:
-            found.append(f"two writers: {strangers} records in the time of boot {boot.number} are not its own")
+            found.append(f"two writers: {strangers} records during boot {boot.number} are not its own")
     return found
