@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.cli import confirm
@@ -15,13 +14,6 @@ if TYPE_CHECKING:
     from tasks.cluster.link import Connector
     from tasks.cluster.model import Inventory
     from tasks.cluster.session import Session
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def inventory_path() -> Path:
-    """The inventory to use: $VMFAB_INVENTORY, else hosts.ini beside the fabfile."""
-    return Path(os.environ.get("VMFAB_INVENTORY") or ROOT / "hosts.ini")
 
 
 class Operator:
@@ -49,9 +41,15 @@ class Operator:
 
     @cached_property
     def inventory(self) -> Inventory:
-        from tasks.cluster.inventory import load
+        from tasks.cluster import inventory
 
-        return load(inventory_path())
+        return inventory.load(inventory.find(None, os.environ))
+
+    def aim(self, typed: str) -> None:
+        """Act on the hosts that were typed after -H: aliases, groups or addresses. Raises Refused."""
+        from tasks.cluster.inventory import resolve
+
+        self.hosts = tuple(host.name for host in resolve(self.inventory, [typed]))
 
     @property
     def host(self) -> str:

@@ -15,7 +15,7 @@ from invoke.exceptions import Exit, ParseError
 from tasks.cli import exits
 from tasks.cli.context import Operator
 from tasks.cli.output import Output
-from tasks.cli.task import VmTask, names
+from tasks.cli.task import VmTask
 from tasks.cluster.errors import Refused
 
 #: Options of fab itself that would be ignored here, and what to use instead.
@@ -74,40 +74,32 @@ class VmExecutor(Executor):
 
         Raises Refused; nothing has been done then.
         """
-        hosts = tuple(names(self._option("hosts") or "")) if apply_hosts else ()
+        typed = self._option("hosts") if apply_hosts else None
         expanded: list[Call] = []
         for given in calls:
             call = Call(given) if isinstance(given, Task) else given
             expanded += self.expand_calls(call.pre, apply_hosts=False)
-            expanded.append(self._aimed(call, hosts))
+            expanded.append(self._aimed(call, typed))
             expanded += self.expand_calls(call.post, apply_hosts=False)
         return expanded
 
-    def _aimed(self, call: Call, hosts: tuple[str, ...]) -> Call:
+    def _aimed(self, call: Call, typed: str | None) -> Call:
         task = call.task
         name = call.called_as or task.name
         if not isinstance(task, VmTask):
-            if hosts:
+            if typed is not None:
                 raise Refused(f"{name} does not act on a host: leave -H out.")
             return call
-        task.check_hosts(hosts, name)
-        operator = task.operator(hosts, call.kwargs, self.output)
-        _check_known(hosts, operator)
+        task.check_wanted(typed is not None, name)
+        operator = task.operator(call.kwargs, self.output)
+        if typed is not None:
+            operator.aim(typed)
+            task.check_number(operator.hosts, name)
         return OperatorCall(call, task, operator)
 
     def dedupe(self, calls: list[Call]) -> list[Call]:
         """Keep every call: `fab status drain status` means what it says."""
         return calls
-
-
-def _check_known(hosts: tuple[str, ...], operator: Operator) -> None:
-    if not hosts:
-        return
-    known = operator.inventory.hosts
-    for name in hosts:
-        if name not in known:
-            where = operator.inventory.path
-            raise Refused(f"{name} is not a host of {where}.", f"Known are: {', '.join(known)}.")
 
 
 def install() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -55,26 +55,29 @@ class VmTask(Task):  # type: ignore[type-arg]
         """The flags as the body wants them. Raises Refused for a value that makes no sense."""
         return {name: flags.understood(name, value, self.defaults.get(name)) for name, value in given.items()}
 
-    def check_hosts(self, hosts: tuple[str, ...], called_as: str) -> None:
-        """Raise Refused unless the task can be aimed at these hosts."""
-        if self.takes is Hosts.NONE and hosts:
+    def check_wanted(self, given: bool, called_as: str) -> None:
+        """Raise Refused for a -H that the task does not take, and for a missing one that it needs."""
+        if self.takes is Hosts.NONE and given:
             raise Refused(
                 f"{called_as} does not act on a host: leave -H out.", f"fab --help {called_as} tells more."
             )
-        if self.takes in (Hosts.ONE, Hosts.SEVERAL) and not hosts:
+        if self.takes in (Hosts.ONE, Hosts.SEVERAL) and not given:
             raise Refused(
                 f"{called_as} needs to know the host it acts on.", f"Example: fab -H vmhost1 {called_as}"
             )
+
+    def check_number(self, hosts: tuple[str, ...], called_as: str) -> None:
+        """Raise Refused for more hosts than the task acts on."""
         if self.takes is Hosts.ONE and len(hosts) > 1:
             raise Refused(
                 f"{called_as} acts on one host at a time, not on {', '.join(hosts)}.",
                 f"Example: fab -H {hosts[0]} {called_as}",
             )
 
-    def operator(self, hosts: tuple[str, ...], given: Mapping[str, Any], output: Output) -> Operator:
+    def operator(self, given: Mapping[str, Any], output: Output) -> Operator:
         """What the body gets: --json and --yes reach it through this as well."""
         output = output.with_json(bool(given.get("json")))
-        return Operator(hosts=hosts, output=output, yes=bool(given.get("yes")))
+        return Operator(output=output, yes=bool(given.get("yes")))
 
     def __call__(self, operator: Any, *args: Any, **given: Any) -> Any:
         """Run the body. A code other than 0 that it returns ends the command with this exit code."""
@@ -99,8 +102,3 @@ def vmtask(
         return VmTask(body, takes=takes, help=dict(help or {}), **options)
 
     return made
-
-
-def names(text: str) -> Iterable[str]:
-    """The names in "a, b": stripped, each once, in order; nothing for an empty text."""
-    return dict.fromkeys(name for part in text.split(",") if (name := part.strip()))
