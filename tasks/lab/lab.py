@@ -150,10 +150,10 @@ class Lab(Faults, Guests):
         inventory = f"[vmhosts]\n{''.join(lines)}\n[all:vars]\nvmfab_ssh_config=ssh_config\n"
         (self.root / "hosts.ini").write_text(inventory, encoding="ascii")
         blocks = [f"Host {host}\n    HostName {self.address(host)}\n" for host in self.hosts]
-        common = (
-            f"Host vmhost* 10.77.0.*\n    User root\n    IdentityFile {_quoted(key)}\n"
-            f"    IdentitiesOnly yes\n    UserKnownHostsFile {_quoted(known)}\n    StrictHostKeyChecking yes\n"
-        )
+        common = "\n    ".join([
+            "Host vmhost* 10.77.0.*", "User root", f"IdentityFile {_quoted(key)}", "IdentitiesOnly yes",
+            f"UserKnownHostsFile {_quoted(known)}", "StrictHostKeyChecking yes\n",
+        ])  # fmt: skip
         (self.root / "ssh_config").write_text("".join(blocks) + common, encoding="utf-8")
         for host in self.hosts:
             etc = self.disk(host) / "etc"
