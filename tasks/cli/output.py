@@ -9,6 +9,8 @@ import io
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 from tasks.cli.text import Table, block, plain
@@ -73,6 +75,7 @@ class Output:
         self.json = json
         self.out = out
         self.err = err
+        self._elsewhere: Callable[[str, str], None] | None = None
 
     @classmethod
     def of_process(cls) -> Output:
@@ -97,13 +100,25 @@ class Output:
     def colour(self) -> bool:
         return self.live and not os.environ.get("NO_COLOR")
 
+    @contextmanager
+    def through(self, show: Callable[[str, str], None]) -> Iterator[None]:
+        """Hand messages (text, style) to `show` instead of writing them, while live lines are drawn."""
+        self._elsewhere = show
+        try:
+            yield
+        finally:
+            self._elsewhere = None
+
     def say(self, text: str = "", style: str = "") -> None:
         """A line (or several) for the operator: what was seen, was done, or is to be typed next."""
-        self._write(self.main, block(text), style)
+        if self._elsewhere is not None:
+            self._elsewhere(block(text), style)
+        else:
+            self._write(self.main, block(text), style)
 
     def warn(self, text: str) -> None:
         """Something that is not as it should be; goes with the report it belongs to."""
-        self._write(self.main, block(text), "bold red")
+        self.say(text, "bold red")
 
     def error(self, text: str) -> None:
         """The reason why the command ends, on standard error."""
