@@ -1,0 +1,243 @@
+"""Start, watch, shut down, wait for the end of, and destroy a domain."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+
+from . import processes, store, virsh
+from .problem import Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from .processes import Process
+
+RUNNING = ("running", "idle")
+#: Seconds between looks at what /proc alone cannot tell.
+_POLL = 0.05
+_REFRESH = 5.0
+#: Seconds that libvirt gets to notice that a QEMU process has ended.
+_NOTICE = 15.0
+
+
+def state(uuid: str) -> tuple[str, str] | None:
+    """(state, reason); None when libvirt knows no such domain.
+
+    Raises Problem libvirt-silent or virsh.
+    """
+    try:
+        return virsh.state(virsh.run("domstate", uuid, "--reason"))
+    except Problem as problem:
+        if problem.kind != "virsh" or not virsh.gone(problem.message):
+            raise
+        # virsh says the same when the connection broke in between; a whole list cannot be mistaken.
+        if uuid in virsh.uuids(virsh.run("list", "--all", "--uuid")):
+            raise
+        return None
+
+
+def state_after(uuid: str) -> str:
+    """The state; a domain that is gone is off when no process of it is left."""
+    found = state(uuid)
+    if found is not None:
+        return found[0]
+    return "no domain, but a qemu process" if processes.with_uuid(uuid) else virsh.OFF
+
+
+def change(*argv: str, timeout: float, stdin: str | None = None) -> str:
+    """Ask libvirt for a change. It outlives the agent, and so do the agent's locks until it has ended."""
+    return virsh.run(*argv, timeout=timeout, stdin=stdin, change=True, keep=store.held_fds())
+
+
+def undefine(uuid: str, timeout: float) -> None:
+    """Forget the definition, never a managed save (then it fails), the NVRAM or the TPM's state."""
+    flags = ("--snapshots-metadata", "--checkpoints-metadata", "--keep-nvram")
+    try:
+        change("undefine", uuid, *flags, "--keep-tpm", timeout=timeout)
+    except Problem as problem:
+        if "support option --keep-tpm" not in problem.message:
+            raise
+        # libvirt before 8.9 keeps it without being told.
+        change("undefine", uuid, *flags, timeout=timeout)
+
+
+def watch(uuid: str, seconds: float) -> tuple[str, str]:
+    """State and reason after so many seconds, or as soon as it is not running any more."""
+    until = time.monotonic() + seconds
+    with _Ends(processes.with_uuid(uuid)) as ends:
+        while True:
+            found = state(uuid)
+            if found is None:
+                return state_after(uuid), "unknown"
+            left = until - time.monotonic()
+            if found[0] not in RUNNING or left <= 0:
+                return found
+            if ends.wait(min(left, 1.0)):
+                return _settle(uuid)
+
+
+def _settle(uuid: str) -> tuple[str, str]:
+    """State and reason once libvirt has noticed that the process has ended."""
+    until = time.monotonic() + _NOTICE
+    while True:
+        found = state(uuid)
+        if found is None:
+            return state_after(uuid), "unknown"
+        if found[0] not in RUNNING or processes.with_uuid(uuid) or time.monotonic() > until:
+            return found
+        time.sleep(_POLL)
+
+
+def wait_off(
+    uuid: str, timeout: float, ask_again: float | None, event: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Wait until the domain is proved off: no process of it in /proc, and libvirt says "shut off".
+
+    Returns {"off", "state", "waited", "ended_at"}; `ended_at` is when the end of its process was seen. A
+    domain that libvirt does not know (it was transient) is off when no process of it is left. Events tell
+    each second what is going on. Raises Problem libvirt-silent: then it is not known to be off.
+    """
+    begin = time.monotonic()
+    until = begin + timeout
+    ended_at: float | None = None
+    with _Asker(uuid, ask_again, event) as asker:
+        while True:
+            with _Ends(processes.with_uuid(uuid)) as ends:
+                seen = bool(ends.count)
+                while ends.count and time.monotonic() < until:
+                    if ends.wait(min(1.0, until - time.monotonic())):
+                        break
+                    waited = round(time.monotonic() - begin, 3)
+                    event({"waited": waited, "state": asker.state, "asked": asker.asked})
+                if seen and not ends.count:
+                    ended_at = time.time()
+            if ended_at is not None or not seen:
+                # The process is gone: libvirt gets time to notice, even when ours is up.
+                until = max(until, time.monotonic() + _NOTICE) if ended_at is not None else until
+                if _confirmed(uuid, until):
+                    return _said(True, virsh.OFF, begin, ended_at)
+            if time.monotonic() >= until:
+                return _said(False, state_after(uuid), begin, ended_at)
+            ended_at = None  # it runs again, or another process of it does
+
+
+def _said(off: bool, seen: str, begin: float, ended_at: float | None) -> dict[str, Any]:
+    return {"off": off, "state": seen, "waited": round(time.monotonic() - begin, 3), "ended_at": ended_at}
+
+
+def _confirmed(uuid: str, until: float) -> bool:
+    """Whether it is off by libvirt's word and in /proc, as soon as both say so; False when it runs (again)."""
+    pause = _POLL
+    while True:
+        found = state(uuid)
+        if processes.with_uuid(uuid):
+            return False
+        if found is None or found[0] == virsh.OFF:
+            return True
+        if time.monotonic() >= until:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.25)
+
+
+class _Ends:
+    """Waits for the end of processes: by pidfd where Python has it (3.9), else by looking every 50 ms."""
+
+    def __init__(self, found: Sequence[Process]) -> None:
+        self._fds: dict[int, int] = {}
+        self._watched: list[Process] = []
+        for process in found:
+            try:
+                self._fds[os.pidfd_open(process.pid)] = process.pid
+            except ProcessLookupError:
+                continue
+            except (AttributeError, OSError):
+                self._watched.append(process)
+        self._poller = select.poll()
+        for fd in self._fds:
+            self._poller.register(fd, select.POLLIN)
+
+    @property
+    def count(self) -> int:
+        return len(self._fds) + len(self._watched)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether all have ended, at the latest after so many seconds."""
+        until = time.monotonic() + seconds
+        while self.count:
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            for fd, _ in self._poller.poll(1000 * min(left, _POLL if self._watched else left)):
+                self._poller.unregister(fd)
+                os.close(fd)
+                del self._fds[fd]
+            self._watched = [process for process in self._watched if process.alive()]
+        return True
+
+    def __enter__(self) -> _Ends:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+
+
+class _Asker:
+    """Asks the guest again and looks at its state now and then, in a thread: a hung guest agent or libvirtd
+    must not delay the moment in which the end is seen."""
+
+    def __init__(self, uuid: str, ask_again: float | None, event: Callable[[dict[str, Any]], None]) -> None:
+        self._uuid = uuid
+        self._every = ask_again
+        self._event = event
+        self._over = threading.Event()
+        self.state = ""
+        self.asked = 0
+
+    def __enter__(self) -> _Asker:
+        threading.Thread(target=self._run, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def _run(self) -> None:
+        begin = time.monotonic()
+        ask_at = begin + self._every if self._every else None
+        while True:
+            self._look()
+            pause = _REFRESH
+            if ask_at is not None:
+                pause = max(0.0, min(pause, ask_at - time.monotonic()))
+            if self._over.wait(pause):
+                return
+            if ask_at is not None and self._every and time.monotonic() >= ask_at:
+                self._ask()
+                ask_at = time.monotonic() + self._every
+
+    def _look(self) -> None:
+        try:
+            found = state(self._uuid)
+            self.state = "" if found is None else found[0]
+        except Problem as problem:
+            self.state = f"unknown: {problem.message}"
+
+    def _ask(self) -> None:
+        self.asked += 1
+        try:
+            change("shutdown", self._uuid, timeout=_NOTICE)
+        except Problem as problem:
+            # A guest that is going off at this moment takes no more requests.
+            if (
+                not self._over.is_set()
+                and "is not running" not in problem.message
+                and processes.with_uuid(self._uuid)
+            ):
+                self._event({"asked": self.asked, "problem": problem.message})

@@ -1,0 +1,299 @@
+"""The agent's loop: requests as JSON lines in, replies and events as JSON lines out.
+
+    request  {"id": 7, "op": "observe", "args": {...}, "deadline": 10.0}
+    reply    {"id": 7, "ok": {...}}  or  {"id": 7, "error": {"kind", "message", "rc"?}}
+    event    {"id": 7, "event": {...}}, zero or more before the reply
+
+Requests are served at the same time, each in a thread. The agent ends at once when its input ends or nothing
+has been heard for `SILENCE` seconds: it never decides anything alone. The table of operations is at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import select
+import signal
+import sys
+import threading
+import time
+
+from . import children, facts, lifecycle, runninglist, store, virsh
+from .problem import Problem, absolute_of, bad, flag_of, seconds_of, text_of, texts_of, uuid_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Args = dict[str, Any]
+    Operation = Callable[["Request"], Args]
+
+PROTOCOL = 1
+#: Seconds without a word from the laptop, which sends one every 5 s, until the agent ends.
+SILENCE = 30.0
+#: Seconds of a deadline kept for telling how things stand after a change.
+_RESERVE = 5.0
+
+_out: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+
+class Request:
+    """One request: its arguments, how long it may take, and how to tell of progress."""
+
+    def __init__(self, number: Any, args: Args, deadline: float) -> None:
+        self.number = number
+        self.args = args
+        self._until = time.monotonic() + deadline
+
+    def left(self, most: float) -> float:
+        """Seconds that remain, at most `most`, never quite none."""
+        return min(most, max(0.5, self._until - time.monotonic()))
+
+    def for_change(self) -> float:
+        """Seconds that a change may take, so that the state afterwards can still be told."""
+        return max(1.0, self._until - time.monotonic() - _RESERVE)
+
+    def event(self, what: Args) -> None:
+        say({"id": self.number, "event": what})
+
+    @property
+    def mount(self) -> str:
+        return absolute_of(self.args, "mount")
+
+    @property
+    def uuid(self) -> str:
+        return uuid_of(self.args)
+
+    def text(self, key: str) -> str:
+        return text_of(self.args, key)
+
+    def flag(self, key: str) -> bool:
+        return flag_of(self.args, key)
+
+
+def main() -> None:
+    """Serve until the input ends. Never returns."""
+    signal.signal(signal.SIGTERM, lambda *_: end())
+    signal.signal(signal.SIGHUP, lambda *_: end())
+    threading.Thread(target=_speak, daemon=True).start()
+    say({"hello": hello()})
+    rest = b""
+    poller = select.poll()
+    poller.register(0, select.POLLIN)
+    while True:
+        if not poller.poll(SILENCE * 1000):
+            end()
+        data = os.read(0, 65536)
+        if not data:
+            end()
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if line.strip():
+                _take(line)
+
+
+def end() -> None:
+    """End now, whatever threads and hung file systems may say."""
+    children.end_all()
+    os._exit(0)
+
+
+def hello() -> Args:
+    version = ".".join(str(n) for n in sys.version_info[:3])
+    return {"protocol": PROTOCOL, "host": os.uname().nodename, "python": version, "boot_id": facts.boot_id()}
+
+
+def say(message: Args) -> None:
+    _out.put(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+
+def _speak() -> None:
+    """Write what was said. A laptop that does not read holds up only this thread."""
+    try:
+        while True:
+            data = _out.get()
+            while data:
+                data = data[os.write(1, data) :]
+    except OSError:
+        end()
+
+
+def _take(line: bytes) -> None:
+    try:
+        message = json.loads(line)
+        number, op = message["id"], message["op"]
+        args, deadline = message.get("args", {}), float(message.get("deadline", 60.0))
+        if not isinstance(args, dict):
+            raise TypeError("args")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        say({"id": None, "error": {"kind": "bad-request", "message": f"not understood: {line[:200]!r}"}})
+        return
+    if op == "ping":
+        say({"id": number, "ok": {}})
+        return
+    request = Request(number, args, deadline)
+    threading.Thread(target=_serve, args=(op, request), daemon=True).start()
+
+
+def _serve(op: str, request: Request) -> None:
+    try:
+        operation = OPERATIONS.get(op)
+        if operation is None:
+            raise bad(f"there is no operation {op!r}")
+        say({"id": request.number, "ok": operation(request)})
+    except Problem as problem:
+        say({"id": request.number, "error": problem.wire()})
+    except Exception as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = "" if trace is None else f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        what = f"{op}: {type(error).__name__}: {error}{where}"
+        say({"id": request.number, "error": {"kind": "bug", "message": what}})
+
+
+# -- operations ----------------------------------------------------------------------------------------
+
+
+def _dumpxml(r: Request) -> Args:
+    flags = [
+        f"--{n}" for n, on in (("inactive", r.flag("inactive")), ("security-info", r.flag("security"))) if on
+    ]
+    return {"xml": virsh.run("dumpxml", r.uuid, *flags, timeout=r.left(virsh.READ))}
+
+
+def _define(r: Request) -> Args:
+    lifecycle.change("define", "/dev/stdin", timeout=r.for_change(), stdin=r.text("xml"))
+    return {}
+
+
+def _undefine(r: Request) -> Args:
+    lifecycle.undefine(r.uuid, r.for_change())
+    return {}
+
+
+def _autostart(r: Request) -> Args:
+    lifecycle.change("autostart", r.uuid, *([] if r.flag("on") else ["--disable"]), timeout=r.for_change())
+    return {}
+
+
+def _start(r: Request) -> Args:
+    lifecycle.change("start", r.uuid, timeout=r.for_change())
+    return {"state": lifecycle.state_after(r.uuid)}
+
+
+def _watch(r: Request) -> Args:
+    state, reason = lifecycle.watch(r.uuid, seconds_of(r.args, "seconds"))
+    return {"state": state, "reason": reason}
+
+
+def _shutdown(r: Request) -> Args:
+    lifecycle.change("shutdown", r.uuid, timeout=r.for_change())
+    return {}
+
+
+def _wait_off(r: Request) -> Args:
+    again = None if r.args.get("ask_again") is None else seconds_of(r.args, "ask_again")
+    return lifecycle.wait_off(r.uuid, seconds_of(r.args, "timeout"), again, r.event)
+
+
+def _destroy(r: Request) -> Args:
+    lifecycle.change(
+        "destroy", r.uuid, *(["--graceful"] if r.flag("graceful") else []), timeout=r.for_change()
+    )
+    return {"state": lifecycle.state_after(r.uuid)}
+
+
+def _reboot(r: Request) -> Args:
+    lifecycle.change("reboot", r.uuid, timeout=r.for_change())
+    return {}
+
+
+def _save_running(r: Request) -> Args:
+    path = absolute_of(r.args, "path", runninglist.PATH)
+    running = virsh.names(virsh.run("list", "--name", timeout=r.left(virsh.READ)))
+    if r.flag("write"):
+        before, after = runninglist.write(path, running)
+        return {"before": before, "after": after}
+    return {"before": runninglist.read(path), "after": running}
+
+
+def _note_running(r: Request) -> Args:
+    path = absolute_of(r.args, "path", runninglist.PATH)
+    before, after = runninglist.note(path, texts_of(r.args, "add"), texts_of(r.args, "remove"))
+    return {"before": before, "after": after}
+
+
+def _store_write(r: Request) -> Args:
+    exclusive = r.flag("exclusive")
+    store.write(r.mount, r.text("path"), r.text("text"), exclusive=exclusive, timeout=r.left(store.SLOW))
+    return {}
+
+
+def _store_append(r: Request) -> Args:
+    store.append(r.mount, r.text("path"), r.text("text"), r.left(store.SLOW))
+    return {}
+
+
+def _store_remove(r: Request) -> Args:
+    store.remove(r.mount, r.text("path"), r.left(store.SLOW))
+    return {}
+
+
+def _store_makedirs(r: Request) -> Args:
+    store.makedirs(r.mount, r.text("path"), r.left(store.SLOW))
+    return {}
+
+
+def _store_lock(r: Request) -> Args:
+    store.lock(r.mount, r.text("path"), r.text("holder"), r.left(store.SLOW))
+    return {}
+
+
+def _store_unlock(r: Request) -> Args:
+    store.unlock(r.mount, r.text("path"))
+    return {}
+
+
+def _command(r: Request) -> Args:
+    argv = texts_of(r.args, "argv")
+    if not argv:
+        raise bad("argv is empty")
+    timeout = seconds_of(r.args, "timeout")
+    try:
+        rc, out, err = children.run(argv, timeout=timeout, stdin=r.args.get("input"))
+    except (FileNotFoundError, PermissionError) as error:
+        raise bad(f"{argv[0]}: {error.strerror}") from None
+    return {"rc": rc, "out": out, "err": err}
+
+
+#: Operation -> what serves it. The first group never changes anything.
+OPERATIONS: dict[str, Operation] = {
+    "observe": lambda r: facts.observe(r.mount, plan=r.flag("plan")),
+    "running": lambda r: facts.running(r.mount),
+    "dumpxml": _dumpxml,
+    "watch": _watch,
+    "store.read": lambda r: {"text": store.read(r.mount, r.text("path"), r.left(store.SLOW))},
+    "store.list": lambda r: {"names": store.names(r.mount, r.text("path"), r.left(store.SLOW))},
+    "store.read_dir": lambda r: {"files": store.read_dir(r.mount, r.text("path"), r.left(store.SLOW))},
+    "define": _define,
+    "undefine": _undefine,
+    "autostart": _autostart,
+    "start": _start,
+    "shutdown": _shutdown,
+    "wait_off": _wait_off,
+    "destroy": _destroy,
+    "reboot": _reboot,
+    "save_running": _save_running,
+    "note_running": _note_running,
+    "store.init": lambda r: {"store_id": store.init(r.mount, r.left(store.SLOW))},
+    "store.write": _store_write,
+    "store.append": _store_append,
+    "store.remove": _store_remove,
+    "store.makedirs": _store_makedirs,
+    "store.lock": _store_lock,
+    "store.unlock": _store_unlock,
+    "command": _command,
+}

@@ -1,0 +1,358 @@
+"""Files and locks below MOUNT/.vmfab, each touched in a child with a deadline: a hung store hangs only that.
+
+Nothing is ever read from or written to the bare folder under an unmounted store: every operation first opens
+the mount point and checks that what it opened is the mount.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+
+from . import children, mounts
+from .problem import Problem, bad
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from .mounts import Mount
+
+FOLDER = ".vmfab"
+#: Bytes below which the store counts as full: QEMU pauses guests long after a journal can be written.
+FULL = 16 << 20
+#: Seconds that a store may take to answer before it counts as hung.
+FACTS = 3.0
+SLOW = 6.0
+_DRAFT = ".tmp-"
+
+
+# -- facts ---------------------------------------------------------------------------------------------
+
+
+def facts(mount: str, table: Sequence[Mount]) -> dict[str, Any]:
+    """The store as this host sees it; `problem` is one sentence, empty when it can be used."""
+    found = mounts.at(mount, table)
+    said: dict[str, Any] = {"mount": mount, "mounted": found is not None, "problem": "", "store_id": ""}
+    said.update(fstype="", source="", total_bytes=0, free_bytes=0)
+    if found is None:
+        said["problem"] = f"{mount} is not mounted"
+        return said
+    said.update(fstype=found.fstype, source=found.source)
+    try:
+        said.update(children.ask(lambda: _space(mount), timeout=FACTS, what=mount))
+    except Problem as problem:
+        if problem.kind != "store":
+            raise
+        said["problem"] = problem.message
+        return said
+    if found.read_only:
+        said["problem"] = f"{mount} is mounted read-only"
+    elif said["free_bytes"] < FULL:
+        said["problem"] = f"{mount} is full ({said['free_bytes'] >> 20} MiB free)"
+    return said
+
+
+def _space(mount: str) -> dict[str, Any]:
+    root = _root(mount)
+    space = os.fstatvfs(root)
+    text = _read(root, [FOLDER, "store-id"])
+    return {
+        "store_id": (text or "").strip(),
+        "total_bytes": space.f_blocks * space.f_frsize,
+        "free_bytes": space.f_bavail * space.f_frsize,
+    }
+
+
+# -- files ---------------------------------------------------------------------------------------------
+
+
+def init(mount: str, timeout: float) -> str:
+    """Give the store an identity unless it has one; the identity. Safe against others doing it now."""
+
+    def work() -> str:
+        root = _root(mount)
+        parts = [FOLDER, "store-id"]
+        present = _read(root, parts)
+        if present is None:
+            with open("/proc/sys/kernel/random/uuid", encoding="ascii") as file:
+                mine = file.read()
+            try:
+                _write(root, parts, mine, exclusive=True)
+            except FileExistsError:
+                pass
+            present = _read(root, parts)
+        if not (present or "").strip():
+            raise Problem("store", f"{mount}/{FOLDER}/store-id is empty")
+        return (present or "").strip()
+
+    return str(_ask(mount, work, timeout))
+
+
+def read(mount: str, path: str, timeout: float) -> str | None:
+    """The text of a file; None when there is none."""
+    parts = parts_of(path)
+    text = _ask(mount, lambda: _read(_root(mount), parts), timeout)
+    return None if text is None else str(text)
+
+
+def names(mount: str, path: str, timeout: float) -> list[str]:
+    """The names in a folder, sorted; none when there is no such folder."""
+    parts = parts_of(path)
+    return list(_ask(mount, lambda: _names(_root(mount), parts), timeout))
+
+
+def read_dir(mount: str, path: str, timeout: float) -> dict[str, str]:
+    """The texts of all files in a folder, by name; sub-folders are left out."""
+    parts = parts_of(path)
+
+    def work() -> dict[str, str]:
+        root = _root(mount)
+        found = {}
+        for name in _names(root, parts):
+            try:
+                text = _read(root, [*parts, name])
+            except IsADirectoryError:
+                continue
+            if text is not None:  # removed in this moment
+                found[name] = text
+        return found
+
+    return dict(_ask(mount, work, timeout))
+
+
+def write(mount: str, path: str, text: str, *, exclusive: bool, timeout: float) -> None:
+    """Write a file whole or not at all. `exclusive`: Problem "locked" with its text if it exists."""
+    parts = parts_of(path)
+
+    def work() -> None:
+        root = _root(mount)
+        try:
+            _write(root, parts, text, exclusive=exclusive)
+        except FileExistsError:
+            raise Problem("locked", _read(root, parts) or "") from None
+
+    _ask(mount, work, timeout)
+
+
+def append(mount: str, path: str, text: str, timeout: float) -> None:
+    """Append to a file, made if need be, and flush it to the disk; on failure nothing of it is left."""
+    parts = parts_of(path)
+
+    def work() -> None:
+        folder = _folder(_root(mount), parts[:-1], make=True)
+        fd = os.open(parts[-1], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+        size = os.fstat(fd).st_size
+        try:
+            _put(fd, text)
+        except OSError:
+            os.ftruncate(fd, size)
+            raise
+        if size == 0:
+            os.fsync(folder)
+
+    _ask(mount, work, timeout)
+
+
+def remove(mount: str, path: str, timeout: float) -> None:
+    """Remove a file; already gone is fine. Lock files stay: removing one would split the lock in two."""
+    parts = parts_of(path)
+    if parts[1] == "locks":
+        raise bad("lock files are never removed")
+
+    def work() -> None:
+        try:
+            folder = _folder(_root(mount), parts[:-1], make=False)
+            os.unlink(parts[-1], dir_fd=folder)
+        except FileNotFoundError:
+            return
+        os.fsync(folder)
+
+    _ask(mount, work, timeout)
+
+
+def makedirs(mount: str, path: str, timeout: float) -> None:
+    parts = parts_of(path)
+
+    def work() -> None:
+        _folder(_root(mount), parts, make=True)
+
+    _ask(mount, work, timeout)
+
+
+# -- locks ---------------------------------------------------------------------------------------------
+
+
+class _Held:
+    def __init__(self, pid: int, keep: int) -> None:
+        self.pid = pid
+        self.keep = keep
+
+
+_held: dict[tuple[str, str], _Held] = {}
+_guard = threading.Lock()
+
+
+def lock(mount: str, path: str, holder: str, timeout: float) -> None:
+    """Hold a cluster-wide flock(2) on a file until `unlock` or the agent's end; its text says who holds it.
+
+    A child holds it. It ends when the agent does, however that ends, but not before a change that libvirt
+    has been asked for by this agent (see `held_fds`). Raises Problem "locked" with the holder's text.
+    """
+    parts = parts_of(path)
+
+    def work() -> None:
+        folder = _folder(_root(mount), parts[:-1], make=True)
+        # Left open: the lock lives as long as this child.
+        fd = os.open(parts[-1], os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Problem("locked", _content(fd)) from None
+        os.ftruncate(fd, 0)
+        _put(fd, holder)
+
+    pid, result, keep = children.spawn(lambda: _worded(mount, work), held=True)
+    try:
+        children.answer(pid, result, timeout=timeout, what=mount)
+    except Problem:
+        os.close(keep)
+        children.kill(pid)
+        children.reap(pid)
+        raise
+    with _guard:
+        _held[(mount, "/".join(parts))] = _Held(pid, keep)
+
+
+def unlock(mount: str, path: str) -> None:
+    """Give a lock back; one that is not held is a Problem "bad-request"."""
+    with _guard:
+        held = _held.pop((mount, "/".join(parts_of(path))), None)
+    if held is None:
+        raise bad(f"{path} is not locked here")
+    try:
+        os.write(held.keep, b"x")
+    except BrokenPipeError:
+        os.close(held.keep)
+        raise Problem("store", f"the lock {path} was lost: the process that held it had died") from None
+    os.close(held.keep)
+    if not children.reap(held.pid, timeout=FACTS):
+        raise Problem("store", f"{mount} hangs: the lock {path} could not be given back")
+
+
+def held_fds() -> list[int]:
+    """Descriptors that keep this agent's locks held in whoever inherits them: changes under way do."""
+    with _guard:
+        return [held.keep for held in _held.values()]
+
+
+# -- within the child ----------------------------------------------------------------------------------
+
+
+def _ask(mount: str, work: Callable[[], Any], timeout: float) -> Any:
+    return children.ask(lambda: _worded(mount, work), timeout=timeout, what=mount)
+
+
+def _worded(mount: str, work: Callable[[], Any]) -> Any:
+    """The result of `work`, with the failures of a file system in plain words."""
+    try:
+        return work()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Problem("store", f"{mount} is full") from None
+        if error.errno == errno.EROFS:
+            raise Problem("store", f"{mount} is read-only") from None
+        name = f" ({error.filename})" if error.filename else ""
+        raise Problem("store", f"{mount}: {error.strerror}{name}") from None
+
+
+def parts_of(path: str) -> list[str]:
+    """A path below MOUNT/.vmfab as its components, from MOUNT on. Raises Problem "bad-request"."""
+    parts = path.split("/")
+    for part in parts:
+        if part in ("", ".", "..") or "\0" in part or part.startswith(_DRAFT) or len(os.fsencode(part)) > 255:
+            raise bad(f"{path!r} is no path below {FOLDER}")
+    return [FOLDER, *parts]
+
+
+def _root(mount: str) -> int:
+    """The mount's root folder, opened. Raises Problem "store" when it is not mounted."""
+    root = os.open(mount, os.O_RDONLY | os.O_DIRECTORY)
+    with open(f"/proc/self/fdinfo/{root}", encoding="ascii") as file:
+        pairs = [line.split() for line in file]
+    number = next(int(p[1]) for p in pairs if p[0] == "mnt_id:")
+    for found in mounts.table():
+        if found.id == number and found.point == mount and found.fstype != "autofs":
+            return root
+    raise Problem("store", f"{mount} is not mounted")
+
+
+def _folder(root: int, parts: Sequence[str], *, make: bool) -> int:
+    folder = root
+    for part in parts:
+        if make:
+            try:
+                os.mkdir(part, 0o700, dir_fd=folder)
+                os.fsync(folder)
+            except FileExistsError:
+                pass
+        folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+    return folder
+
+
+def _content(fd: int) -> str:
+    with open(os.dup(fd), "rb") as file:
+        file.seek(0)
+        data = file.read()
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise Problem("store", "a file below .vmfab is not UTF-8") from None
+
+
+def _read(root: int, parts: Sequence[str]) -> str | None:
+    try:
+        folder = _folder(root, parts[:-1], make=False)
+        fd = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    try:
+        return _content(fd)
+    finally:
+        os.close(fd)
+
+
+def _names(root: int, parts: Sequence[str]) -> list[str]:
+    try:
+        folder = _folder(root, parts, make=False)
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in os.listdir(folder) if not name.startswith(_DRAFT))
+
+
+def _put(fd: int, text: str) -> None:
+    data = text.encode("utf-8", "surrogateescape")
+    while data:
+        data = data[os.write(fd, data) :]
+    os.fsync(fd)
+
+
+def _write(root: int, parts: Sequence[str], text: str, *, exclusive: bool) -> None:
+    folder = _folder(root, parts[:-1], make=True)
+    draft = _DRAFT + os.urandom(8).hex()
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+    try:
+        _put(fd, text)
+        if exclusive:
+            # link(2) is atomic in the whole cluster and fails when the name is taken.
+            os.link(draft, parts[-1], src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            os.unlink(draft, dir_fd=folder)
+        else:
+            os.rename(draft, parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        os.unlink(draft, dir_fd=folder)
+        raise
+    os.fsync(folder)
