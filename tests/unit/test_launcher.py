@@ -88,7 +88,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def program(path: Path, name: str, text: str) -> None:
-    """Put a shell script on the PATH."""
+    """Put a shell script on the PATH, in place of the link to the machine's own program."""
+    (path / name).unlink(missing_ok=True)
     (path / name).write_text(f"#!/bin/sh\n{text}\n")
     (path / name).chmod(0o755)
 
