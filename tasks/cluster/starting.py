@@ -60,8 +60,8 @@ class Starter:
     def start(self, host: str) -> float:
         """Start it on `host`; the clock's monotonic moment at which it was seen running.
 
-        Raises StartFailed (off everywhere, may be tried again), RunsAlready, Unknown (nothing may be started
-        any more before somebody has looked), Locked.
+        Raises StartFailed (off as far as all hosts show; may be tried again), RunsAlready, Unknown (nothing
+        may be started any more before somebody has looked), Locked.
         """
         if self._unanswered is not None and self._unanswered != host:
             # A start that was sent and never answered may still be carried out, there and only there:
@@ -117,19 +117,22 @@ class Starter:
         self._unanswered = host
         end = self._clock.monotonic() + PATIENCE
         while True:
+            answered = False
             try:
                 with self._session.using(host) as ops:
                     seen = ops.running()
                 if any(d.vm.uuid == self._vm.uuid and d.state == "running" for d in seen.active):
                     self._unanswered = None
                     return self._clock.monotonic()
-                state = f"{host} does not run it now"
+                state, answered = f"{host} does not run it", True
             except (HostSilent, HostError) as error:
                 state = str(error)
             if self._clock.monotonic() >= end:
                 break
             self._tell(Phase.STARTING, host, f"the answer was lost, looking: {state}")
             self._clock.sleep(1.0)
+        if answered:
+            raise StartFailed(f"The answer to its start on {host} was lost ({reason}), and {state}.")
         raise Unknown(
             f"The answer to the start of {self._vm.name} on {host} was lost ({reason}); {state}.",
             f"It was not started anywhere else. Look at {host}, then run 'fab status'.",
@@ -138,14 +141,20 @@ class Starter:
     def watch(self, host: str, seconds: float = WATCH) -> None:
         """Watch that it stays up. Raises StartFailed when it went off again, Unknown when nobody can say."""
         self._tell(Phase.WATCHING, host)
-        try:
-            with self._session.using(host) as ops:
-                state, reason = ops.watch(self._vm.uuid, seconds)
-        except (HostSilent, HostError) as error:
-            raise Unknown(
-                f"{host} started {self._vm.name} but does not say whether it stays up ({error}).",
-                "Run 'fab status' to see.",
-            ) from error
+        end = self._clock.monotonic() + PATIENCE
+        while True:
+            try:
+                with self._session.using(host) as ops:
+                    state, reason = ops.watch(self._vm.uuid, seconds)
+                break
+            except (HostSilent, HostError) as error:
+                if self._clock.monotonic() >= end:
+                    raise Unknown(
+                        f"{host} started {self._vm.name} but does not say whether it stays up ({error}).",
+                        "Run 'fab status' to see.",
+                    ) from error
+                self._tell(Phase.WATCHING, host, f"waiting for {host}: {error}")
+                self._clock.sleep(1.0)
         if state != "running":
             why = f"{state}, {reason}" if reason else state
             raise StartFailed(f"{self._vm.name} did not stay up on {host} ({why}).")

@@ -1,0 +1,127 @@
+"""Plans of moves and how they ended, as an operator sees them: tables, sentences and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.cli.context import Operator
+from tasks.cli.text import Table
+from tasks.cluster.model import Move, Outcome, Plan, Refusal, Snapshot
+from tasks.cluster.relocate import Result
+
+#: What the results of `model.Outcome` mean, in an operator's words.
+MEANING: Mapping[str, str] = {
+    "moved": "moved",
+    "already-there": "there already",
+    "left": "not touched",
+    "kept": "still on the source",
+    "back": "back on the source",
+    "failed": "FAILED",
+    "unknown": "UNKNOWN",
+}
+
+_STYLE: Mapping[str, str] = {"moved": "green", "already-there": "green", "failed": "bold red", "unknown": "bold red"}
+
+
+def mib(kib: int) -> str:
+    """Memory for people: MiB below 10 GiB, else GiB."""
+    return f"{kib / 1024:.0f} MiB" if kib < 10 << 20 else f"{kib / (1 << 20):.0f} GiB"
+
+
+def show_plan(op: Operator, plan: Plan, title: str) -> None:
+    """The table of what would move, and every reason against it."""
+    if plan.moves:
+        rows = [
+            (m.vm.name, m.source, m.target, mib(m.memory_kib), f"{m.shutdown_timeout:.0f} s") for m in plan.moves
+        ]
+        columns = ("VM", "from", "to", "memory", "shutdown within")
+        right = frozenset({"memory", "shutdown within"})
+        op.output.table(Table(columns, rows, title=title, right=right))
+    show_refusals(op, plan.refusals)
+
+
+def show_refusals(op: Operator, refusals: Sequence[Refusal]) -> None:
+    """Each reason once per VM, with the host it is about and the flag that overrides it."""
+    by_vm: dict[str, list[Refusal]] = {}
+    for refusal in refusals:
+        by_vm.setdefault(refusal.vm, []).append(refusal)
+    for vm, reasons in by_vm.items():
+        op.warn(f"{vm} cannot be moved:")
+        for r in reasons:
+            where = f"{r.host}: " if r.host else ""
+            override = f" (override: {r.flag})" if r.flag else ""
+            op.say(f"  {where}{r.reason}{override}")
+
+
+def show_snapshot_doubts(op: Operator, snapshot: Snapshot) -> None:
+    """Name the hosts that did not answer."""
+    for silent in snapshot.unsure():
+        op.warn(f"{silent.host} does not answer: {silent.reason}")
+
+
+def show_result(op: Operator, result: Result) -> None:
+    """The verified table: VM, from, to, how it stopped, downtime; then what needs a look."""
+    rows, styles = [], []
+    for o in result.outcomes:
+        downtime = "" if o.downtime is None else f"{o.downtime:.1f} s"
+        rows.append((o.move.vm.name, o.move.source, o.move.target, MEANING[o.result], o.stopped_by, downtime))
+        styles.append(_STYLE.get(o.result, "yellow"))
+    columns = ("VM", "from", "to", "result", "stopped by", "downtime")
+    op.output.table(Table(columns, rows, right=frozenset({"downtime"}), styles=styles))
+    for o in result.outcomes:
+        if o.detail:
+            op.warn(f"{o.move.vm.name}: {o.detail}")
+        for warning in o.warnings:
+            op.warn(f"{o.move.vm.name}: {warning}")
+    for warning in result.warnings:
+        op.warn(warning)
+
+
+def summary(result: Result) -> str:
+    """One line: how many moved, how long it took."""
+    moved = sum(o.ok for o in result.outcomes)
+    text = f"{moved} of {len(result.outcomes)} VMs moved and verified in {result.took:.1f} s."
+    downtimes = [o.downtime for o in result.outcomes if o.downtime is not None]
+    if downtimes:
+        text += f" Downtime: {min(downtimes):.1f} to {max(downtimes):.1f} s."
+    return text
+
+
+def document(plan: Plan, result: Result | None, code: int) -> dict[str, Any]:
+    """The document of --json for migrate, drain and undrain.
+
+    {"schema": 1, "plan": [{vm, uuid, source, target, memory_kib, shutdown_timeout}],
+     "refusals": [{vm, host, reason, flag}],
+     "outcomes": [{vm, uuid, source, target, result, running_on, stopped_by, downtime, detail, warnings}],
+     "took": seconds or null, "code": exit code}
+    """
+    return {
+        "schema": 1,
+        "plan": [_move(m) | {"shutdown_timeout": m.shutdown_timeout} for m in plan.moves],
+        "refusals": [{"vm": r.vm, "host": r.host, "reason": r.reason, "flag": r.flag} for r in plan.refusals],
+        "outcomes": [_outcome(o) for o in (result.outcomes if result else ())],
+        "took": None if result is None else round(result.took, 3),
+        "code": code,
+    }
+
+
+def _move(m: Move) -> dict[str, Any]:
+    return {
+        "vm": m.vm.name,
+        "uuid": m.vm.uuid,
+        "source": m.source,
+        "target": m.target,
+        "memory_kib": m.memory_kib,
+    }
+
+
+def _outcome(o: Outcome) -> dict[str, Any]:
+    return _move(o.move) | {
+        "result": o.result,
+        "running_on": o.running_on,
+        "stopped_by": o.stopped_by,
+        "downtime": None if o.downtime is None else round(o.downtime, 3),
+        "detail": o.detail,
+        "warnings": list(o.warnings),
+    }
