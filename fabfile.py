@@ -2,9 +2,9 @@
 
 from invoke import Collection
 
-from tasks import check
+from tasks import check, status
 from tasks.cli import executor
 
 executor.install()
 
-ns = Collection(check.test)
+ns = Collection(check.test, status.status)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import zip_longest
 
-from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -14,7 +13,14 @@ from tasks.cli.text import Table, clean
 
 def draw(table: Table, console: Console) -> None:
     """Print a table; where it is too wide, long names are folded, columns in `fixed` never."""
-    drawn = RichTable(title=table.title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = RichTable(
+        title=Text(table.title, style="bold") if table.title else None,
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+        header_style="bold underline",
+    )
     for name in table.columns:
         drawn.add_column(
             Text(name),

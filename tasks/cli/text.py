@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 #: Unicode categories that can steer a terminal or hide what a name is: control, format, surrogate, line ends.
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -58,3 +59,25 @@ def plain(table: Table) -> str:
             cells.append(gap + cell if name in table.right else cell + gap)
         texts.append("  ".join(cells).rstrip())
     return "\n".join(texts)
+
+
+def size(number: float) -> str:
+    """Bytes for people, in binary units and at most five characters: "512M", "1.5G", "118G"."""
+    for unit in "BKMGTP":
+        if number < 1000 or unit == "P":
+            break
+        number /= 1024
+    return f"{number:.1f}{unit}" if number < 9.95 and unit != "B" and number % 1 else f"{number:.0f}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people, in its largest unit: "12 d", "3 h", "5 min", "8 s"."""
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def moment(epoch: float) -> str:
+    """A moment in the laptop's time zone: "2026-11-20 14:05"."""
+    return f"{datetime.fromtimestamp(epoch).astimezone():%Y-%m-%d %H:%M}"
