@@ -73,7 +73,7 @@ class Login:
                     self._refusals.append(f"it wants {', '.join(further)} besides {name}")
                     raise paramiko.AuthenticationException("a second factor is wanted")
         if not self._refusals:
-            self._refusals.append("no key file and no ssh agent here")
+            self._refusals.append("no key file here, and no key in an ssh agent")
         raise paramiko.AuthenticationException("no key was accepted")
 
     def _candidates(self, agents: contextlib.ExitStack) -> Iterator[tuple[str, paramiko.PKey]]:
