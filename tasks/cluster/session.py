@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
-from tasks.cluster.errors import HostError, HostSilent, LinkLost
+from tasks.cluster.errors import HostError, HostSilent
 from tasks.cluster.hostops import HostOps
 from tasks.cluster.link import Connector
 from tasks.cluster.model import Inventory, RunningNow, Silent, Snapshot
@@ -65,7 +65,10 @@ class Session:
     def _used(self, name: str, ops: HostOps) -> Iterator[HostOps]:
         try:
             yield ops
-        except LinkLost:
+        except HostSilent as error:
+            # LinkLost: it broke in this call; plain HostSilent: it had broken before, unnoticed here.
+            if error.host != name:
+                raise
             with self._lock:
                 future = self._ops.get(name)
                 if future is not None and future.done() and not future.exception() and future.result() is ops:
