@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tests.sim import domains
+from tasks.onhost import images
 from tests.sim.errors import AgentError, NoSuchDomain, VirshError
 from tests.sim.guests import Guest
 from tests.sim.host import SimHost
@@ -26,6 +27,9 @@ HARD_FAILS = 40.0
 #: after which the agent gives up on a libvirtd, a store, that does not answer
 LIBVIRT_PATIENCE = 4.0
 STORE_PATIENCE = 3.0
+STORE_SLOW = 6.0
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 Emit = Callable[[Mapping[str, Any]], None]
 Reply = dict[str, Any]
@@ -60,6 +64,8 @@ class Agent:
             "note_running": self._note_running,
             "store.read": self._store_read,
             "store.list": self._store_list,
+            "store.read_dir": self._store_read_dir,
+            "store.init": self._store_init,
             "store.write": self._store_write,
             "store.append": self._store_append,
             "store.remove": self._store_remove,
@@ -68,12 +74,15 @@ class Agent:
             "store.unlock": self._store_unlock,
         }
 
-    def perform(self, op: str, args: Mapping[str, Any], emit: Emit) -> Reply:
+    def perform(self, op: str, args: Mapping[str, Any], deadline: float, emit: Emit) -> Reply:
         """Carry out one request. Raises AgentError, and Gone when the host died of it."""
+        if "uuid" in args and not _UUID.fullmatch(str(args["uuid"])):
+            raise AgentError("bad-request", f"uuid is {args['uuid']!r}")
+        self._for_change = max(1.0, deadline - 5.5)
         if op == "wait_off":
             return self._wait_off(emit=emit, **args)
         if op not in self._ops:
-            raise AgentError("bad-request", f"no such operation: {op!r}")
+            raise AgentError("bad-request", f"there is no operation {op!r}")
         try:
             return self._ops[op](**args)
         except TypeError as error:
@@ -90,30 +99,36 @@ class Agent:
         if not self.host.powered or self.host.boot_id != self._boot:
             raise Gone
 
-    def _libvirt(self, seconds: float = 0.0) -> None:
+    def _libvirt(self, seconds: float = 0.0, *, change: bool = False) -> None:
         """Take the time of a virsh command. Raises AgentError when libvirtd does not answer."""
-        problem = self._libvirt_problem()
+        problem = self._libvirt_problem(self._for_change if change else LIBVIRT_PATIENCE)
         if problem:
             raise AgentError("libvirt-silent", problem)
         self._pause(seconds)
 
-    def _libvirt_problem(self) -> str:
+    def _libvirt_problem(self, patience: float = LIBVIRT_PATIENCE) -> str:
         if self.host.libvirt_stopped:
             return "libvirtd does not answer: failed to connect to the hypervisor"
-        if self.host.libvirt_frozen:
-            self._pause(LIBVIRT_PATIENCE)
-            return f"libvirtd does not answer within {LIBVIRT_PATIENCE:.0f} s"
-        return ""
+        end = self._scheduler.time + patience
+        while self.host.libvirt_frozen and (left := end - self._scheduler.time) > 0:
+            self.host.cluster.wait_for_change(self.host, left)
+            self._alive()
+        return f"libvirtd does not answer within {patience:.0f} s" if self.host.libvirt_frozen else ""
 
     def _store(self, path: str, *, write: bool) -> str:
         """A path below .vmfab, if the store can be used. Raises AgentError otherwise."""
-        clean = posixpath.normpath(path)
-        if not path or path.startswith("/") or ".." in clean.split("/") or clean == "." or "\0" in path:
-            raise AgentError("bad-request", f"not a path below {MOUNT}/.vmfab: {path!r}")
+        for part in path.split("/"):
+            if (
+                part in ("", ".", "..")
+                or "\0" in part
+                or part.startswith(".tmp-")
+                or len(part.encode()) > 255
+            ):
+                raise AgentError("bad-request", f"{path!r} is no path below .vmfab")
         if self.host.view.hanging:
-            self._pause(STORE_PATIENCE)
+            self._pause(STORE_SLOW)
         self.host.view.check(write=write)
-        return clean
+        return path
 
     @property
     def _files(self) -> dict[str, str]:
@@ -121,7 +136,7 @@ class Agent:
 
     # -- observing -----------------------------------------------------------------------------------
 
-    def _observe(self, mount: str, plan: bool = False) -> Reply:
+    def _observe(self, mount: str, plan: bool) -> Reply:
         host = self.host
         problem = self._libvirt_problem()
         if host.view.hanging:
@@ -151,9 +166,12 @@ class Agent:
             "running_vms": None if host.running_vms is None else _names(host.running_vms),
             "bridges": sorted(host.bridges),
             "networks": sorted(host.networks),
-            "machines": [f"x86_64/{m}" for m in host.machines] if plan and not problem else [],
+            "machines": self._machines() if plan and not problem else [],
             "files": self._file_ids(found),
         }
+
+    def _machines(self) -> list[str]:
+        return [f"x86_64/{m}" for m in (*self.host.machines, "pc", "q35")]
 
     def _running(self, mount: str) -> Reply:
         self._libvirt(READ_TIME)
@@ -199,7 +217,10 @@ class Agent:
                 "pid": g.pid,
                 "uuid": g.uuid,
                 "name": g.name,
-                "files": [{"path": path, **self._file_id(path)} for path in g.paths],
+                "files": [
+                    {**self._file_id(path), "path": path, "exists": True, "ino": image.ino}
+                    for path, image in zip(g.paths, g.images, strict=True)
+                ],
             }
             for g in self.host.guests
         ]
@@ -209,7 +230,7 @@ class Agent:
         for domain in found:
             for text in (domain["xml"], domain["live_xml"]):
                 if text:
-                    paths.update({d.path: None for d in domains.read(text).disks if d.path})
+                    paths.update(dict.fromkeys(sorted(images.named(text))))
         return {path: self._file_id(path) for path in paths}
 
     def _file_id(self, path: str) -> Reply:
@@ -223,7 +244,7 @@ class Agent:
                 "on_store": True,
                 "dev": 64768,
                 "ino": 0 if image is None else image.ino,
-                "block": None,
+                "block": "",
             }
         image = self.host.local.get(path)
         return {
@@ -232,7 +253,7 @@ class Agent:
             "on_store": False,
             "dev": 2049,
             "ino": 0 if image is None else image.ino,
-            "block": path if path.startswith("/dev/") else None,
+            "block": f"wwid:{posixpath.basename(path)}" if path.startswith("/dev/") else "",
         }
 
     def _store_facts(self) -> Reply:
@@ -256,26 +277,26 @@ class Agent:
         return {"xml": self.host.dumpxml(uuid, inactive=inactive, security=security)}
 
     def _define(self, xml: str) -> Reply:
-        self._libvirt(DEFINE_TIME)
+        self._libvirt(DEFINE_TIME, change=True)
         self.host.define(xml)
         return {}
 
     def _undefine(self, uuid: str) -> Reply:
-        self._libvirt(DEFINE_TIME)
+        self._libvirt(DEFINE_TIME, change=True)
         self.host.undefine(uuid)
         return {}
 
     def _autostart(self, uuid: str, on: bool) -> Reply:
-        self._libvirt(READ_TIME)
+        self._libvirt(READ_TIME, change=True)
         self.host.autostart(uuid, on=on)
         return {}
 
     def _start(self, uuid: str) -> Reply:
-        self._libvirt()
+        self._libvirt(change=True)
         if self.host.view.hanging:
             # virsh waits for libvirtd, which waits for the file system.
-            self._pause(HARD_FAILS)
-            raise AgentError("libvirt-silent", f"virsh start gave no answer within {HARD_FAILS:.0f} s")
+            self._pause(self._for_change)
+            raise AgentError("libvirt-silent", f"libvirtd does not answer within {self._for_change:.0f} s")
         guest = self.host.start(uuid, by="vmfab")
         self._pause(START_TIME)
         if not guest.alive:
@@ -287,33 +308,34 @@ class Agent:
     def _watch(self, uuid: str, seconds: float) -> Reply:
         self._libvirt(READ_TIME)
         end = self._scheduler.time + seconds
-        state, reason = self.host.state(uuid)
-        while state != "shut off" and (left := end - self._scheduler.time) > 0:
+        state, reason = self._state_or_gone(uuid)
+        while state in ("running", "idle") and (left := end - self._scheduler.time) > 0:
             self.host.cluster.wait_for_change(self.host, left)
             self._alive()
-            state, reason = self.host.state(uuid)
+            state, reason = self._state_or_gone(uuid)
         return {"state": state, "reason": reason}
 
     def _shutdown(self, uuid: str) -> Reply:
-        self._libvirt(READ_TIME)
+        self._libvirt(READ_TIME, change=True)
         self.host.shutdown(uuid)
         return {}
 
     def _reboot(self, uuid: str) -> Reply:
-        self._libvirt(READ_TIME)
+        self._libvirt(READ_TIME, change=True)
         self.host.reboot(uuid)
         return {}
 
     def _wait_off(self, uuid: str, timeout: float, ask_again: float | None, emit: Emit) -> Reply:
         self._libvirt(READ_TIME)
         begin = tick = asked_at = self._scheduler.time
+        end = begin + timeout
         asked = 0
         while True:
             self._libvirt()
-            state, _ = self.host.state(uuid)
+            state, _ = self._state_or_gone(uuid)
             now = self._scheduler.time
             off = state == "shut off" and not self._stray(uuid)
-            if off or now - begin >= timeout or not self._link.carries:
+            if off or now >= end or not self._link.carries:
                 ended = self.host.cluster.clock.now() if off else None
                 return {"off": off, "state": state, "waited": now - begin, "ended_at": ended}
             if now - tick >= 1.0:
@@ -322,7 +344,7 @@ class Agent:
             if ask_again is not None and now - asked_at >= ask_again:
                 asked_at = now
                 asked += self._ask_again(uuid)
-            self.host.cluster.wait_for_change(self.host, min(1.0, timeout - (now - begin)))
+            self.host.cluster.wait_for_change(self.host, min(1.0, end - now))
             self._alive()
 
     def _ask_again(self, uuid: str) -> int:
@@ -336,28 +358,28 @@ class Agent:
         return [g for g in self.host.guests if g.uuid == uuid]
 
     def _destroy(self, uuid: str, graceful: bool) -> Reply:
-        self._libvirt()
+        self._libvirt(change=True)
         guest = self.host.guest(uuid)
         if guest is not None:
             stubborn = guest.behaviour.destroy == "fails" or (graceful and guest.behaviour.ignores_sigterm)
             slow = GRACEFUL_FAILS if graceful else HARD_FAILS
             self._pause(slow if stubborn else DESTROY_TIME)
         self.host.destroy(uuid, graceful=graceful)
-        return {"state": self._state_or_gone(uuid)}
+        return {"state": self._state_or_gone(uuid)[0]}
 
-    def _state_or_gone(self, uuid: str) -> str:
+    def _state_or_gone(self, uuid: str) -> tuple[str, str]:
         try:
-            return self.host.state(uuid)[0]
+            return self.host.state(uuid)
         except NoSuchDomain:
             # A transient domain disappears with its process.
-            return "shut off"
+            return ("no domain, but a qemu process" if self._stray(uuid) else "shut off"), "unknown"
 
     # -- /root/running_vms ---------------------------------------------------------------------------
 
     def _save_running(self, write: bool) -> Reply:
         self._libvirt(READ_TIME)
         before = self.host.running_vms
-        after = sorted(g.name for g in self.host.guests if g.listed)
+        after = [g.name for g in self.host.guests if g.listed]
         if write:
             self.host.running_vms = "".join(f"{name}\n" for name in after)
         return {"before": None if before is None else _names(before), "after": after}
@@ -365,10 +387,14 @@ class Agent:
     def _note_running(self, add: list[str], remove: list[str]) -> Reply:
         self._pause(READ_TIME)
         before = self.host.running_vms
-        lines = (before or "").splitlines()
-        after = [line for line in lines if line.strip() not in remove]
-        after += [name for name in add if name not in [line.strip() for line in after]]
-        self.host.running_vms = "".join(f"{line.rstrip()}\n" for line in after)
+        for name in (*add, *remove):
+            if not name.strip() or "\n" in name:
+                raise AgentError("bad-request", f"{name!r} is no name")
+        lines = [line for line in _lines(before or "") if _name(line) not in remove]
+        if lines and not lines[-1].endswith("\n"):
+            lines[-1] += "\n"
+        present = [_name(line) for line in lines]
+        self.host.running_vms = "".join(lines + [f"{name}\n" for name in add if name not in present])
         return {"before": None if before is None else _names(before), "after": _names(self.host.running_vms)}
 
     # -- store ---------------------------------------------------------------------------------------
@@ -382,6 +408,17 @@ class Agent:
         folder = self._store(path, write=False)
         inside = [posixpath.relpath(p, folder) for p in self._files if p.startswith(folder + "/")]
         return {"names": sorted({p.split("/", 1)[0] for p in inside})}
+
+    def _store_read_dir(self, mount: str, path: str) -> Reply:
+        self._pause(READ_TIME)
+        folder = self._store(path, write=False)
+        found = {posixpath.basename(p): t for p, t in self._files.items() if posixpath.dirname(p) == folder}
+        return {"files": dict(sorted(found.items()))}
+
+    def _store_init(self, mount: str) -> Reply:
+        self._pause(READ_TIME)
+        self._store("store-id", write=True)
+        return {"store_id": self.host.view.store.store_id}
 
     def _store_write(self, mount: str, path: str, text: str, exclusive: bool) -> Reply:
         self._pause(READ_TIME)
@@ -404,6 +441,8 @@ class Agent:
 
     def _store_remove(self, mount: str, path: str) -> Reply:
         self._pause(READ_TIME)
+        if path.split("/")[0] == "locks":
+            raise AgentError("bad-request", "lock files are never removed")
         self._files.pop(self._store(path, write=True), None)
         return {}
 
@@ -411,7 +450,7 @@ class Agent:
         self._pause(READ_TIME)
         where = self._store(path, write=True)
         locks = self.host.view.store.locks
-        if locks.get(where, self._link) is not self._link:
+        if where in locks:
             raise AgentError("locked", self._files.get(where, ""))
         locks[where] = self._link
         self._files[where] = holder
@@ -420,12 +459,21 @@ class Agent:
     def _store_unlock(self, mount: str, path: str) -> Reply:
         self._pause(READ_TIME)
         locks = self.host.view.store.locks
-        where = posixpath.normpath(path)
-        if locks.get(where) is self._link:
-            del locks[where]
+        if locks.get(path) is not self._link:
+            raise AgentError("bad-request", f"{path} is not locked here")
+        del locks[path]
         return {}
 
 
 def _names(text: str) -> list[str]:
-    """The names in a running_vms file: one a line, spaces around it and empty lines do not count."""
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    """The names in a running_vms file: one a line; lines of blanks only do not count."""
+    return [name for name in map(_name, _lines(text)) if name]
+
+
+def _lines(text: str) -> list[str]:
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def _name(line: str) -> str:
+    name = line.rstrip("\r\n")
+    return name if name.strip() else ""

@@ -177,9 +177,11 @@ class SimCluster:
         self.scheduler.after(seconds, do)
 
     def spawn(self, work: Callable[[], object]) -> Thread:
-        """Run something beside, in a thread of the simulation."""
+        """Run something beside, in a thread that belongs to no laptop."""
+        owner, self.scheduler.current.owner = self.scheduler.current.owner, None
         thread = Thread(target=work, name="beside", daemon=True)
         thread.start()
+        self.scheduler.current.owner = owner
         return thread
 
     def beside(self, work: Callable[[], T], laptop: Laptop) -> Callable[[], T]:

@@ -119,15 +119,21 @@ def read(xml: str) -> Definition:
     try:
         tree = ET.fromstring(xml)
     except ET.ParseError as error:
-        raise VirshError(f"Failed to define domain\n(domain_definition):1: {error}") from error
+        raise VirshError(
+            f"Failed to define domain from /dev/stdin\n(domain_definition):1: {error}"
+        ) from error
     if tree.tag != "domain":
-        raise VirshError(f"Failed to define domain\nXML error: unexpected root element <{tree.tag}>")
+        raise VirshError(
+            f"Failed to define domain from /dev/stdin\nXML error: unexpected root element <{tree.tag}>"
+        )
     name, uuid = tree.findtext("name") or "", tree.findtext("uuid") or ""
     if not name:
-        raise VirshError("Failed to define domain\nXML error: missing domain name")
+        raise VirshError("Failed to define domain from /dev/stdin\nXML error: missing domain name")
     for bad, shown in (("/", "/"), ("\n", "\\n")):
         if bad in name:
-            raise VirshError(f"Failed to define domain\nXML error: name {name} cannot contain '{shown}'")
+            raise VirshError(
+                f"Failed to define domain from /dev/stdin\nXML error: name {name} cannot contain '{shown}'"
+            )
     memory = tree.find("memory")
     kib = 0
     if memory is not None:

@@ -24,12 +24,15 @@ class Call:
     op: str
     args: Mapping[str, Any]
     at: float
+    deadline: float
     #: the request vanishes, and the link with it
     silent: bool = False
     #: the request is carried out, its reply vanishes with the link
     reply_lost: bool = False
-    #: nobody gets a reply, and the host carries it out so many seconds later
-    delayed: float | None = None
+    #: the host carries it out only so many seconds later
+    late: float | None = None
+    #: what the caller is told meanwhile; nothing at all if None
+    meanwhile: AgentError | None = None
     #: set for faults that run after it: how it failed
     failed: AgentError | None = None
 
@@ -116,11 +119,15 @@ def reply_lost(call: Call) -> None:
     call.reply_lost = True
 
 
-def delayed(seconds: float) -> Fault:
-    """The answer never comes, and the host carries the call out only so many seconds later."""
+def delayed(seconds: float, *, told: str | None = None) -> Fault:
+    """The host carries a change out only so many seconds later; a read gets no answer at all.
+
+    The caller loses the link, or gets at once an error of the kind `told`.
+    """
 
     def do(call: Call) -> None:
-        call.delayed = seconds
+        call.late = seconds
+        call.meanwhile = None if told is None else AgentError(told, "no answer in time")
 
     return do
 

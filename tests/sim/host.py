@@ -105,10 +105,10 @@ class SimHost:
         for other in [*self.definitions.values(), *(g.live for g in self.guests if g.listed)]:
             if other.name == new.name and other.uuid != new.uuid:
                 message = f"domain '{new.name}' already exists with uuid {other.uuid}"
-                raise VirshError(f"Failed to define domain from xml\noperation failed: {message}")
+                raise VirshError(f"Failed to define domain from /dev/stdin\noperation failed: {message}")
             if other.uuid == new.uuid and other.name != new.name:
                 message = f"domain '{other.name}' is already defined with uuid {new.uuid}"
-                raise VirshError(f"Failed to define domain from xml\noperation failed: {message}")
+                raise VirshError(f"Failed to define domain from /dev/stdin\noperation failed: {message}")
         old = self.definitions.get(new.uuid)
         if old is not None:
             new.autostart, new.managed_save, new.reason = old.autostart, old.managed_save, old.reason
@@ -302,8 +302,7 @@ class SimHost:
         guest = self.guest(definition.uuid)
         if guest is None:
             raise VirshError(
-                f"Failed to {verb} domain '{definition.name}'\n"
-                "Requested operation is not valid: domain is not running"
+                f"Failed to {verb} domain '{name}'\nRequested operation is not valid: domain is not running"
             )
         return guest
 
@@ -340,6 +339,18 @@ class SimHost:
         """Bring its network back."""
         self.cluster.note(self, "network back")
         self.reachable = True
+        self.cluster.changed(self)
+
+    def freeze_libvirt(self, seconds: float | None = None) -> None:
+        """Stop libvirtd from answering, for so long or until `thaw_libvirt`. Its VMs go on running."""
+        self.cluster.note(self, "libvirtd frozen")
+        self.libvirt_frozen = True
+        if seconds is not None:
+            self.cluster.after(seconds, self.thaw_libvirt)
+
+    def thaw_libvirt(self) -> None:
+        self.cluster.note(self, "libvirtd answers again")
+        self.libvirt_frozen = False
         self.cluster.changed(self)
 
     def power_off(self, seconds: float | None = None) -> None:

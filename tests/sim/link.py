@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from tasks.cluster.errors import HostError, HostSilent, LinkLost
 from tasks.cluster.link import Progress
@@ -13,13 +14,18 @@ from tests.sim.agent import Agent, Gone
 from tests.sim.errors import AgentError
 from tests.sim.faults import Call
 from tests.sim.host import SimHost
-from tests.sim.scheduler import SimKilled, Task
+from tests.sim.law import LawBroken
+from tests.sim.scheduler import SimKilled, Task, Waiter
 
 if TYPE_CHECKING:
     from tests.sim.cluster import SimCluster
 
-#: Seconds after which an agent that hears nothing from its laptop ends, and a laptop gives up a silent link.
-SILENCE = 15.0
+#: Seconds of silence after which a laptop gives up a link, and an agent ends.
+LOST = 12.0
+SILENCE = 30.0
+
+#: Requests to libvirt that are carried out even if the agent, the link or the laptop ends meanwhile.
+CHANGES = frozenset({"define", "undefine", "autostart", "start", "shutdown", "destroy", "reboot"})
 
 T = TypeVar("T")
 
@@ -38,7 +44,7 @@ class Laptop:
         """Open a link within so many simulated seconds, or raise HostSilent."""
         self._wait_awake()
         machine = self.cluster.hosts[host.name]
-        call = Call(self.cluster, self, machine, "connect", {}, self.cluster.scheduler.time)
+        call = Call(self.cluster, self, machine, "connect", {}, self.cluster.scheduler.time, seconds)
         failed = _faults(call, "before")
         self._alive()
         self.cluster.scheduler.sleep(3 * self.cluster.latency())
@@ -78,7 +84,7 @@ class Laptop:
         """Close the lid for so long: no code runs, the agents end by themselves."""
         self._asleep_until = self.cluster.scheduler.time + seconds
         for link in list(self.links):
-            link.cut(grace=2 * SILENCE)
+            link.cut(grace=SILENCE)
 
     def _tasks(self) -> list[Task]:
         scheduler = self.cluster.scheduler
@@ -105,6 +111,9 @@ class SimLink:
         self.broken = False
         self.closed = False
         self._boot = host.boot_id
+        self._changing = 0
+        self._ended = False
+        self._waiting: list[Waiter] = []
 
     @property
     def host(self) -> str:
@@ -122,56 +131,85 @@ class SimLink:
         laptop, cluster, scheduler = self._laptop, self._laptop.cluster, self._laptop.cluster.scheduler
         laptop._wait_awake()
         if self.closed or self.broken:
-            raise LinkLost(self.host, "the connection is closed")
-        begin = scheduler.time
-        wire_args: dict[str, Any] = json.loads(json.dumps(dict(args)))
-        call = Call(cluster, laptop, self._machine, op, wire_args, begin)
+            raise HostSilent(self.host, "the connection is lost")
+        call = Call(cluster, laptop, self._machine, op, _through_wire(args), scheduler.time, deadline)
         cluster.calls.append(call)
         failed = _faults(call, "before")
         laptop._alive()
         scheduler.sleep(cluster.latency())
         reply: dict[str, Any] = {}
         if failed is None:
-            if not self.carries or call.silent:
-                self._lost(begin, deadline)
-            if call.delayed is not None:
-                self._later(call, call.delayed)
-                self._lost(begin, deadline)
             try:
-                reply = self.agent.perform(op, wire_args, self._emitter(progress))
+                reply = self._carried_out(call, progress)
             except AgentError as error:
                 failed = error
-            except Gone:
-                self._lost(begin, deadline)
         call.failed = failed
         failed = _faults(call, "after") or failed
         laptop._alive()
         if call.reply_lost:
             self.cut(grace=SILENCE)
-            raise LinkLost(self.host, "the connection was lost")
+            raise LinkLost(self.host, "the connection broke")
         if not self.carries:
-            self._lost(begin, deadline)
+            self._lost(call)
         scheduler.sleep(cluster.latency())
         laptop._wait_awake()
-        if scheduler.time - begin > deadline + 1.0:
-            self.cut(grace=SILENCE)
-            raise LinkLost(self.host, f"no answer within {deadline:.0f} s")
         if failed is not None:
             raise HostError(self.host, failed.kind, failed.message)
-        return dict(json.loads(json.dumps(reply)))
+        return _through_wire(reply)
 
-    def _later(self, call: Call, seconds: float) -> None:
-        """Let the host carry the request out long after anybody waits for it."""
+    def _carried_out(self, call: Call, progress: Progress | None) -> dict[str, Any]:
+        """The host's reply. Raises AgentError, LinkLost."""
+        if call.silent or not self.carries:
+            self._lost(call)
+        try:
+            if call.op in CHANGES:
+                return self._change(call)
+            if call.late is not None:
+                self._lost(call)
+            return self.agent.perform(call.op, call.args, call.deadline, self._emitter(progress))
+        except Gone:
+            self._lost(call)
+
+    def _change(self, call: Call) -> dict[str, Any]:
+        """Let the host do it in its own time, and wait for its reply as long as the deadline lets us."""
+        scheduler = self._laptop.cluster.scheduler
+        waiter = scheduler.waiter()
+        ended: list[dict[str, Any] | AgentError | LawBroken] = []
 
         def act() -> None:
-            if self._machine.powered and self._machine.boot_id == self._boot:
-                try:
-                    self.agent.perform(call.op, call.args, lambda event: None)
-                except (AgentError, Gone):
-                    return
+            try:
+                scheduler.sleep(call.late or 0.0)
+                ended.append(self.agent.perform(call.op, call.args, call.deadline, lambda event: None))
+            except (AgentError, LawBroken) as error:
+                ended.append(error)
+            except Gone:
+                pass
+            finally:
+                self._changing -= 1
+                self._free_if_over()
+                if self.carries:
+                    waiter.fire("done")
 
-        cluster = self._laptop.cluster
-        cluster.after(seconds, lambda: cluster.spawn(act))
+        self._changing += 1
+        self._laptop.cluster.spawn(act)
+        if call.late is not None and call.meanwhile is not None:
+            raise call.meanwhile
+        self._waiting.append(waiter)
+        if call.late is not None:
+            self.cut(grace=SILENCE)
+        try:
+            why = scheduler.wait(waiter, max(0.0, call.at + call.deadline - scheduler.time))
+        finally:
+            self._waiting.remove(waiter)
+        self._laptop._wait_awake()
+        if why == "timeout":
+            raise LinkLost(self.host, f"no reply to {call.op} within {call.deadline:g} s")
+        if why == "lost":
+            raise LinkLost(self.host, "it has answered nothing for 12 s")
+        result = ended[0]
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     def _emitter(self, progress: Progress | None) -> Callable[[Mapping[str, Any]], None]:
         def emit(event: Mapping[str, Any]) -> None:
@@ -180,19 +218,22 @@ class SimLink:
 
         return emit
 
-    def _lost(self, begin: float, deadline: float) -> None:
+    def _lost(self, call: Call) -> NoReturn:
         """Wait until the silence is noticed. Raises LinkLost."""
         scheduler = self._laptop.cluster.scheduler
-        scheduler.sleep(min(SILENCE, max(0.0, begin + deadline - scheduler.time)))
+        scheduler.sleep(max(0.0, min(LOST, call.at + call.deadline - scheduler.time)))
         self._laptop._wait_awake()
         self.cut(grace=SILENCE)
-        raise LinkLost(self.host, "no answer")
+        raise LinkLost(self.host, "it has answered nothing for 12 s")
 
     def cut(self, *, grace: float) -> None:
         """Break the connection; the agent notices within `grace` seconds and gives its locks back."""
-        if not self.broken:
-            self.broken = True
-            self._laptop.cluster.after(grace, self._free)
+        if self.broken:
+            return
+        self.broken = True
+        self._laptop.cluster.after(grace, self._agent_ends)
+        for waiter in self._waiting:
+            self._laptop.cluster.after(LOST, functools.partial(waiter.fire, "lost"))
 
     def close(self) -> None:
         if self.closed:
@@ -201,14 +242,24 @@ class SimLink:
         if self in self._laptop.links:
             self._laptop.links.remove(self)
         if self._machine.answers and self._machine.boot_id == self._boot:
-            self._free()
+            self._agent_ends()
         elif not self.broken:
-            self.cut(grace=2 * SILENCE)
+            self.cut(grace=SILENCE)
 
-    def _free(self) -> None:
+    def _agent_ends(self) -> None:
+        self._ended = True
+        self._free_if_over()
+
+    def _free_if_over(self) -> None:
+        """The agent's locks outlive it for as long as a change that it asked for is under way."""
         locks = self._machine.view.store.locks
-        for path in [p for p, link in locks.items() if link is self]:
-            del locks[path]
+        if self._ended and not self._changing:
+            for path in [p for p, link in locks.items() if link is self]:
+                del locks[path]
+
+
+def _through_wire(what: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(dict(what))))
 
 
 def _faults(call: Call, when: str) -> AgentError | None:

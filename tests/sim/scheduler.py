@@ -16,6 +16,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+#: Timers that may strike at one moment before we believe that it will never end.
+LIVELOCK = 100_000
+
 _real_lock = threading._allocate_lock  # type: ignore[attr-defined]
 
 
@@ -74,6 +77,7 @@ class Scheduler:
         self.current = self.main
         self.tasks: list[Task] = [self.main]
         self.closing = False
+        self._still = 0
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._sequence = itertools.count()
 
@@ -132,7 +136,11 @@ class Scheduler:
         while not self.ready:
             if self._timers:
                 when, _, do = heapq.heappop(self._timers)
+                self._still = 0 if when > self.time else self._still + 1
                 self.time = max(self.time, when)
+                if self._still > LIVELOCK:
+                    self._still = 0
+                    self.doom(self.main, Deadlock(f"time stands still at {self.time}: {self._stacks()}"))
                 try:
                     do()
                 except BaseException as error:

@@ -110,11 +110,11 @@ class View:
         if not self.mounted:
             return f"{MOUNT} is not mounted"
         if self.hung or self.store.hung:
-            return f"{MOUNT} does not answer"
+            return f"{MOUNT} hangs (no answer within 3 s)"
         if self.read_only:
-            return f"{MOUNT} is read-only"
+            return f"{MOUNT} is mounted read-only"
         if self.store.full:
-            return f"{MOUNT} is full"
+            return f"{MOUNT} is full (0 MiB free)"
         return ""
 
     def check(self, *, write: bool) -> None:
