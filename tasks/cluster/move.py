@@ -27,6 +27,7 @@ class Step(Enum):
     DEFINE = "define"
     SHUTDOWN = "shutdown"
     DESTROY = "destroy"
+    RELEASE = "release"
     START = "start"
     RETURN = "return"
     BOOKKEEPING = "bookkeeping"
@@ -83,6 +84,8 @@ class ColdMove:
         self._lock = lock_of_vm(session, move.vm, journal.operation)
         self._starter: Starter | None = None
         self._stopping = False
+        self._released = False
+        self._autostart = False
         self._stopped_by = ""
         self._ended: float | None = None
         self._up: float | None = None
@@ -99,6 +102,7 @@ class ColdMove:
             xml = self._check()
             self._define(xml)
             self._stop()
+            self._release_source()
             return self._start()
         except _Left as why:
             return self._finish("left", str(why))
@@ -110,7 +114,7 @@ class ColdMove:
             return self._finish(self._as_it_stands(), str(error))
 
     def settle(self) -> Outcome:
-        """Watch it stay up on the target, else bring it back; then `/root/running_vms` and autostart."""
+        """Watch it stay up on the target, else bring it back; then do the books."""
         try:
             return self._watch_or_return()
         except RunsAlready as error:
@@ -144,6 +148,7 @@ class ColdMove:
         if trace.running_on != (move.source,) or domain is None:
             self._running_on = ", ".join(trace.running_on)
             raise _Left(f"no longer as planned: {trace.words()}")
+        self._autostart = domain.autostart
         refusals = self._recheck(snapshot, move)
         if refusals:
             raise _Left("; ".join(r.reason for r in refusals))
@@ -240,6 +245,28 @@ class ColdMove:
         self._running_on = host
         return up
 
+    def _release_source(self) -> None:
+        """Take it out of the source's running_vms and autostart before it can run on the target.
+
+        A source that rebooted after the start would otherwise start it a second time. Trouble is told at the
+        end; the VM is down, and everything is tried again in the books.
+        """
+        self._book(lambda: self._journal.before(self._move, Step.RELEASE.value))
+        try:
+            self._use(self._move.source, self._let_go)
+            self._released = True
+        except VmfabError:
+            self._released = False
+
+    def _let_go(self, ops: HostOps) -> None:
+        ops.note_running(remove=[self._move.vm.name])
+        ops.autostart(self._move.vm.uuid, on=False)
+
+    def _take_back(self, ops: HostOps) -> None:
+        ops.note_running(add=[self._move.vm.name])
+        if self._autostart:
+            ops.autostart(self._move.vm.uuid, on=True)
+
     def _announce_start(self, host: str) -> None:
         step = Step.START if host == self._move.target else Step.RETURN
         # The VM is down: a journal that cannot be written any more must not keep it down.
@@ -258,6 +285,7 @@ class ColdMove:
             return self._finish(
                 "failed", f"{why} Starting it again on {self._move.source} failed too: {error} It is off."
             )
+        self._book(lambda: self._use(self._move.source, self._take_back))
         return self._finish("back", f"{why} It runs again on {self._move.source}.")
 
     def _watch_or_return(self) -> Outcome:
@@ -289,15 +317,14 @@ class ColdMove:
         return self._finish("left", str(error))
 
     def _books(self) -> None:
-        """running_vms on both hosts, autostart off on the source. Trouble here never undoes a good move."""
+        """running_vms on the target, and what is left to do on the source. Trouble never undoes a good move."""
         move = self._move
         self._book(lambda: self._journal.before(move, Step.BOOKKEEPING.value))
         self._book(lambda: self._use(move.target, lambda ops: ops.note_running(add=[move.vm.name])))
-        self._book(lambda: self._use(move.source, lambda ops: ops.note_running(remove=[move.vm.name])))
+        if not self._released:
+            self._book(lambda: self._use(move.source, self._let_go))
         if self._options.undefine_source:
             self._book(lambda: self._use(move.source, lambda ops: ops.undefine(move.vm.uuid)))
-        else:
-            self._book(lambda: self._use(move.source, lambda ops: ops.autostart(move.vm.uuid, on=False)))
 
     def _use(self, host: str, action: Callable[[HostOps], None]) -> None:
         with self._session.using(host) as ops:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tasks.cluster.events import Event
 from tasks.cluster.journal import Journal
 from tasks.cluster.model import Move, Outcome, Vm
 from tasks.cluster.move import ColdMove, MoveOptions
 from tasks.cluster.operation import Operation
+from tasks.cluster.relocate import Result, carry_out
 from tasks.cluster.session import Session
 from tasks.cluster.sharedstore import SharedStore
 from tests.sim.cluster import SimCluster
@@ -45,3 +48,27 @@ def run_move(
         options=MoveOptions(destroy=destroy, undefine_source=undefine_source),
     )
     return carried.stop_and_start() or carried.settle()
+
+
+def run_all(
+    sim: SimCluster,
+    session: Session,
+    moves: Sequence[Move],
+    *,
+    parallel: int = 4,
+    events: list[Event] | None = None,
+    operation: Operation = OPERATION,
+) -> Result:
+    """Carry out a plan as drain does, verification included."""
+    return carry_out(
+        session,
+        SharedStore(session, list(sim.hosts)),
+        operation,
+        moves,
+        clock=sim.clock,
+        notify=(events if events is not None else []).append,
+        recheck=lambda snapshot, m: (),
+        options=MoveOptions(),
+        parallel=parallel,
+        interrupted=lambda: None,
+    )

@@ -9,12 +9,12 @@ import pytest
 
 from tasks.cluster.errors import VmfabError
 from tasks.cluster.model import Outcome, Vm
-from tests.domain.moves import move_of, run_move
+from tests.domain.moves import move_of, run_all
 from tests.sim import faults
 from tests.sim.cluster import SimCluster
-from tests.sim.scheduler import SimKilled
 from tests.sim.faults import Fault
 from tests.sim.guests import Behaviour
+from tests.sim.scheduler import SimKilled
 
 FAULTS: dict[str, Callable[[], Fault]] = {
     "request lost": lambda: faults.silent,
@@ -43,7 +43,7 @@ def attempt(sim: SimCluster, vm: Vm) -> Outcome | None:
     """One move; None when the laptop was killed or the move never began."""
     try:
         with sim.session() as session:
-            return run_move(sim, session, move_of(vm, timeout=10.0))
+            return run_all(sim, session, [move_of(vm, timeout=10.0)]).outcomes[0]
     except (SimKilled, VmfabError):
         return None
 
