@@ -136,6 +136,8 @@ class DomainXml:
     loader: str
     filesystems: tuple[str, ...]
     cpu_mode: str
+    #: what libvirt does when the guest reboots: restart, destroy, preserve, rename-restart
+    on_reboot: str
 
 
 def parse(text: str) -> DomainXml:
@@ -176,6 +178,7 @@ def parse(text: str) -> DomainXml:
         loader=_text(root, "os/loader"),
         filesystems=tuple(_filesystems(root)),
         cpu_mode="" if cpu is None else cpu.get("mode", ""),
+        on_reboot=_text(root, "on_reboot") or "restart",
     )
 
 
@@ -410,7 +413,8 @@ def _hostdevs(root: Element) -> Iterator[str]:
     for node in root.iterfind("devices/disk"):
         if node.get("type") in ("nvme", "vhostuser", "vhostvdpa"):
             yield f"disk of type {node.get('type')} {_address(node)}".strip()
-    for tag in ("serial", "parallel", "console", "channel"):
+    # A console is the first serial port again.
+    for tag in ("serial", "parallel", "channel"):
         for node in root.iterfind(f"devices/{tag}"):
             source = node.find("source")
             if node.get("type") == "dev" and source is not None:

@@ -1,4 +1,4 @@
-"""Plans: which VM would go where, and every reason why one cannot. Read off a snapshot; nothing is changed."""
+"""Plans: which VM would go where, and every reason why one cannot. Read off a snapshot, changing nothing."""
 
 from __future__ import annotations
 
