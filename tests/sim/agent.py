@@ -52,6 +52,7 @@ class Agent:
             "observe": self._observe,
             "running": self._running,
             "dumpxml": self._dumpxml,
+            "look": self._look,
             "define": self._define,
             "undefine": self._undefine,
             "autostart": self._autostart,
@@ -207,6 +208,7 @@ class Agent:
             "vcpus": size.vcpus,
             "pid": None if guest is None else guest.pid,
             "since": None if guest is None else guest.since,
+            "last_ran": host.last_ran.get(definition.name),
             "xml": definition.xml if xml and inactive else "",
             "live_xml": "" if guest is None or not xml else guest.live.xml,
         }
@@ -224,6 +226,10 @@ class Agent:
             }
             for g in self.host.guests
         ]
+
+    def _look(self, mount: str, paths: list[str]) -> Reply:
+        self._pause(READ_TIME)
+        return {"files": {path: self._file_id(path) for path in paths}}
 
     def _file_ids(self, found: list[Reply]) -> Reply:
         paths: dict[str, None] = {}

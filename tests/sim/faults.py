@@ -31,6 +31,8 @@ class Call:
     reply_lost: bool = False
     #: the host carries it out only so many seconds later
     late: float | None = None
+    #: and the link breaks meanwhile
+    late_unheard: bool = False
     #: what the caller is told meanwhile; nothing at all if None
     meanwhile: AgentError | None = None
     #: set for faults that run after it: how it failed
@@ -119,14 +121,16 @@ def reply_lost(call: Call) -> None:
     call.reply_lost = True
 
 
-def delayed(seconds: float, *, told: str | None = None) -> Fault:
+def delayed(seconds: float, *, told: str | None = None, unheard: bool = False) -> Fault:
     """The host carries a change out only so many seconds later; a read gets no answer at all.
 
-    The caller loses the link, or gets at once an error of the kind `told`.
+    The caller waits until then or its deadline; or, `unheard`, loses the link meanwhile; or gets at once an
+    error of the kind `told`.
     """
 
     def do(call: Call) -> None:
         call.late = seconds
+        call.late_unheard = unheard
         call.meanwhile = None if told is None else AgentError(told, "no answer in time")
 
     return do

@@ -46,6 +46,8 @@ class SimHost:
         self.running_vms: str | None = None
         self.definitions: dict[str, Definition] = {}
         self.guests: list[Guest] = []
+        #: when a VM of this name last started or ended here, by this host's clock
+        self.last_ran: dict[str, float] = {}
         #: images that lie on this host's own disks, by path
         self.local: dict[str, Image] = {}
         #: message by VM name with which this host refuses its start, for tests of a bad target
@@ -174,6 +176,7 @@ class SimHost:
         )
         definition.managed_save = None
         self.guests.append(guest)
+        self.last_ran[guest.name] = now + self.clock_skew
         self.cluster.note(self, f"start {guest.name} by {by}: qemu {guest.pid}")
         crash = behaviour.crash_after.get(self.name, behaviour.crash_after.get(""))
         if crash is not None:
@@ -311,6 +314,7 @@ class SimHost:
             return
         guest.alive = False
         self.guests.remove(guest)
+        self.last_ran[guest.name] = self.cluster.clock.now() + self.clock_skew
         if guest.uuid in self.definitions:
             self.definitions[guest.uuid].reason = reason
         self.cluster.note(self, f"{guest.name} is off: {reason}")

@@ -195,7 +195,7 @@ class SimLink:
         if call.late is not None and call.meanwhile is not None:
             raise call.meanwhile
         self._waiting.append(waiter)
-        if call.late is not None:
+        if call.late_unheard:
             self.cut(grace=SILENCE)
         try:
             why = scheduler.wait(waiter, max(0.0, call.at + call.deadline - scheduler.time))
