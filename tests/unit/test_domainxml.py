@@ -24,10 +24,10 @@ def recorded(name: str) -> str:
     return (DATA / f"{name}.xml").read_text(encoding="utf-8")
 
 
-def made(devices: str = "", *, os: str = "", outside: str = "", name: str = "a") -> DomainXml:
+def made(devices: str = "", *, os: str = "", name: str = "a") -> DomainXml:
     return parse(
         f"<domain type='kvm'><name>{escape(name)}</name><memory>1024</memory>"
-        f"<os><type arch='x86_64' machine='pc'>hvm</type>{os}</os>{outside}<devices>{devices}</devices></domain>"
+        f"<os><type arch='x86_64' machine='pc'>hvm</type>{os}</os><devices>{devices}</devices></domain>"
     )
 
 
@@ -127,7 +127,8 @@ def test_cluster_wide_image_is_the_same_with_other_monitors() -> None:
 def test_destination_of_a_block_copy_and_data_file_are_written_too() -> None:
     xml = made(
         disk(
-            "<source file='/vmstorage/a'><dataStore type='file'><source file='/vmstorage/a.raw'/></dataStore></source>",
+            "<source file='/vmstorage/a'><dataStore type='file'><source file='/vmstorage/a.raw'/></dataStore>"
+            "</source>",
             inside="<mirror type='file' job='copy'><source file='/vmstorage/b'/></mirror>",
         )
     )
@@ -186,8 +187,8 @@ def test_units_of_memory(memory: str, kib: int) -> None:
     [
         ("<backend type='emulator' version='2.0'/>", ("emulator", "")),
         (
-            "<backend type='emulator'><source type='dir' path='/vmstorage/t'/></backend>",
-            ("emulator", "/vmstorage/t"),
+            "<backend type='emulator'><source type='dir' path='/s/t'/></backend>",
+            ("emulator", "/s/t"),
         ),
         ("<backend type='passthrough'><device path='/dev/tpm0'/></backend>", ("passthrough", "/dev/tpm0")),
     ],
