@@ -6,13 +6,13 @@ The wire form of each operation is described where it is served, in `tasks.onhos
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tasks.cluster import wire
 from tasks.cluster.errors import HostError
 from tasks.cluster.link import Link, Progress
-from tasks.cluster.model import HostFacts, RunningNow
+from tasks.cluster.model import FileId, HostFacts, RunningNow
 
 #: Seconds. Reads answer at once or the host has a problem; changes wait for libvirt's own time-outs
 #: (virsh destroy gives up after about 40 s).
@@ -29,7 +29,7 @@ class HostOps:
     never change anything on the host.
     """
 
-    READS = frozenset({"observe", "running", "dumpxml", "watch", "store_read", "store_read_dir"})
+    READS = frozenset({"observe", "running", "dumpxml", "look", "watch", "store_read", "store_read_dir"})
 
     def __init__(self, link: Link, mount: str) -> None:
         self._link = link
@@ -61,6 +61,11 @@ class HostOps:
     def dumpxml(self, uuid: str, *, inactive: bool, security: bool) -> str:
         reply = self._call("dumpxml", deadline=READ, uuid=uuid, inactive=inactive, security=security)
         return str(reply["xml"])
+
+    def look(self, paths: Iterable[str]) -> dict[str, FileId]:
+        """What absolute paths on this host are: on the shared store or not, there or not."""
+        reply = self._call("look", deadline=READ, mount=self._mount, paths=sorted(paths))
+        return self._understood(wire.files, reply)
 
     def watch(self, uuid: str, seconds: float) -> tuple[str, str]:
         """Watch a started VM for so many seconds; its state and reason at the end, or when it went off."""

@@ -115,6 +115,8 @@ class Domain:
     vcpus: int
     pid: int | None = None
     since: float | None = None
+    #: newest trace on this host of it starting or ending, by the host's clock; None when there is none
+    last_ran: float | None = None
     #: dumpxml --inactive --security-info; empty unless the observation was made for planning
     xml: str = field(default="", repr=False)
     #: dumpxml of the running instance; empty when off
@@ -247,7 +249,9 @@ def evidence_of(vm: Vm, images: frozenset[str], seen: RunningNow | HostFacts) ->
         if d.vm.uuid == vm.uuid:
             found.append(Evidence(seen.host, f"libvirt lists it as {d.state}"))
         elif d.vm.name == vm.name:
-            found.append(Evidence(seen.host, f"libvirt lists a VM of this name (UUID {d.vm.uuid}) as {d.state}"))
+            found.append(
+                Evidence(seen.host, f"libvirt lists a VM of this name (UUID {d.vm.uuid}) as {d.state}")
+            )
         elif shared := d.images & images:
             found.append(Evidence(seen.host, f"VM {d.vm.name!r} ({d.state}) uses its image {_first(shared)}"))
     known = {d.pid for d in active if d.pid is not None}
@@ -257,7 +261,9 @@ def evidence_of(vm: Vm, images: frozenset[str], seen: RunningNow | HostFacts) ->
         if p.uuid == vm.uuid or p.name == vm.name:
             found.append(Evidence(seen.host, f"qemu process {p.pid} of it is alive"))
         elif shared := p.images & images:
-            found.append(Evidence(seen.host, f"qemu process {p.pid} ({p.name}) has its image {_first(shared)} open"))
+            found.append(
+                Evidence(seen.host, f"qemu process {p.pid} ({p.name}) has its image {_first(shared)} open")
+            )
     return tuple(found)
 
 

@@ -22,7 +22,7 @@ from tasks.cluster.model import (
 
 def host_facts(host: str, reply: Mapping[str, Any]) -> HostFacts:
     """The answer to `observe`."""
-    files = {path: _file_id(host, path, f) for path, f in require(reply, "files", dict).items()}
+    found = files(host, reply)
     running = reply.get("running_vms")
     return HostFacts(
         host=host,
@@ -36,14 +36,14 @@ def host_facts(host: str, reply: Mapping[str, Any]) -> HostFacts:
         libvirt_version=require(reply, "libvirt_version", str),
         libvirt_problem=require(reply, "libvirt_problem", str),
         store=_store(require(reply, "store", dict)),
-        domains=tuple(_domain(host, d, files) for d in require(reply, "domains", list)),
+        domains=tuple(_domain(host, d, found) for d in require(reply, "domains", list)),
         processes=_processes(host, reply),
         cordons=tuple(cordon(text) for text in require(reply, "cordons", list)),
         running_vms=None if running is None else tuple(str(n) for n in running),
         bridges=_names(reply, "bridges"),
         networks=_names(reply, "networks"),
         machines=_names(reply, "machines"),
-        files=files,
+        files=found,
     )
 
 
@@ -63,14 +63,19 @@ def cordon(text: str) -> Cordon:
 
 def running_now(host: str, reply: Mapping[str, Any]) -> RunningNow:
     """The answer to `running`: active domains with their live XML, and qemu processes."""
-    files = {path: _file_id(host, path, f) for path, f in require(reply, "files", dict).items()}
+    found = files(host, reply)
     return RunningNow(
         host=host,
         at=float(require(reply, "at", (int, float))),
-        active=tuple(_domain(host, d, files) for d in require(reply, "domains", list)),
+        active=tuple(_domain(host, d, found) for d in require(reply, "domains", list)),
         processes=_processes(host, reply),
         store_problem=require(require(reply, "store", dict), "problem", str),
     )
+
+
+def files(host: str, reply: Mapping[str, Any]) -> dict[str, FileId]:
+    """The answer to `look`: what paths on the host really are."""
+    return {path: _file_id(host, path, f) for path, f in require(reply, "files", dict).items()}
 
 
 def _names(reply: Mapping[str, Any], key: str) -> frozenset[str]:
@@ -111,7 +116,7 @@ def _domain(host: str, d: Mapping[str, Any], files: Mapping[str, FileId]) -> Dom
     for text in (xml, live_xml):
         if text:
             images |= domainxml.writable_keys(domainxml.parse(text), files)
-    pid, since = d.get("pid"), d.get("since")
+    pid, since, last_ran = d.get("pid"), d.get("since"), d.get("last_ran")
     return Domain(
         vm=Vm(require(d, "uuid", str), require(d, "name", str)),
         host=host,
@@ -124,6 +129,7 @@ def _domain(host: str, d: Mapping[str, Any], files: Mapping[str, FileId]) -> Dom
         vcpus=require(d, "vcpus", int),
         pid=None if pid is None else int(pid),
         since=None if since is None else float(since),
+        last_ran=None if last_ran is None else float(last_ran),
         xml=xml,
         live_xml=live_xml,
         images=frozenset(images),

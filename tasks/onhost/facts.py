@@ -49,6 +49,12 @@ def running(mount: str) -> dict[str, Any]:
     return facts
 
 
+def look(mount: str, paths: list[str]) -> dict[str, Any]:
+    """The answer to `look`: what these absolute paths are."""
+    table = mounts.table()
+    return {"files": images.look(paths, table, mounts.at(mount, table))}
+
+
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
@@ -125,3 +131,12 @@ def _add_files(facts: dict[str, Any], mount: Mount | None, table: list[Mount]) -
         process = by_uuid.get(domain["uuid"])
         domain["pid"] = None if process is None else process.pid
         domain["since"] = None if process is None else process.since()
+        domain["last_ran"] = _last_ran(domain["name"])
+
+
+def _last_ran(name: str) -> float | None:
+    """When libvirt last wrote to the VM's log here: it does so when QEMU starts and ends."""
+    try:
+        return os.stat(f"/var/log/libvirt/qemu/{name}.log").st_mtime
+    except OSError:
+        return None

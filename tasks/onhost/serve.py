@@ -274,6 +274,7 @@ OPERATIONS: dict[str, Operation] = {
     "observe": lambda r: facts.observe(r.mount, plan=r.flag("plan")),
     "running": lambda r: facts.running(r.mount),
     "dumpxml": _dumpxml,
+    "look": lambda r: facts.look(r.mount, texts_of(r.args, "paths")),
     "watch": _watch,
     "store.read": lambda r: {"text": store.read(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.list": lambda r: {"names": store.names(r.mount, r.text("path"), r.left(store.SLOW))},
