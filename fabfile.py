@@ -2,9 +2,10 @@
 
 from invoke import Collection
 
-from tasks import check, status
+from tasks import check, host, status
 from tasks.cli import executor
 
 executor.install()
 
 ns = Collection(check.test, status.status)
+ns.add_collection(Collection.from_module(host))

@@ -71,10 +71,15 @@ class HostKey:
         return f"SHA256:{digest}"
 
     @property
+    def kind(self) -> str:
+        """ED25519, ECDSA or RSA."""
+        return _SHOWN.get(self.type, (0, "RSA"))[1]
+
+    @property
     def shown(self) -> str:
-        """Bits, fingerprint and type, as `ssh-keygen -lf` prints them (without the comment)."""
-        bits, kind = _SHOWN.get(self.type) or (_rsa_bits(self.blob), "RSA")
-        return f"{bits} {self.fingerprint} ({kind})"
+        """Bits, fingerprint and kind, as `ssh-keygen -lf` prints them (without the comment)."""
+        bits = _SHOWN[self.type][0] if self.type in _SHOWN else _rsa_bits(self.blob)
+        return f"{bits} {self.fingerprint} ({self.kind})"
 
 
 def _rsa_bits(blob: bytes) -> int:

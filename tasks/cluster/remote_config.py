@@ -112,7 +112,10 @@ class SshConfig:
         route: tuple[str, ...] = (),
     ) -> Way:
         options = self._lookup(name, given, default, address)
-        address, port, user = options["hostname"], int(options["port"]), options["user"]
+        address, user = options["hostname"], options["user"]
+        if not options["port"].isdecimal():
+            raise Refused(f"The ssh configuration of {name} has a Port that is none: {options['port']!r}.")
+        port = int(options["port"])
         here = f"{address}:{port}"
         jumps: tuple[Way, ...] = ()
         via = options.get("proxyjump") or "none"

@@ -125,6 +125,17 @@ def test_calls_and_their_answers(sshd: Sshd) -> None:
             link.call("nonsense", {}, deadline=5)
 
 
+def test_the_agent_that_is_shipped(sshd: Sshd) -> None:
+    link = remote.connector(sshd.inventory())(sshd.host(), 5.0)
+    try:
+        assert link.call("ping", {}, deadline=5) == {}
+        with pytest.raises(HostError) as refused:
+            link.call("no such op", {}, deadline=5)
+        assert refused.value.kind == "bad-request"
+    finally:
+        link.close()
+
+
 def test_large_requests_and_replies(sshd: Sshd) -> None:
     with opened(sshd) as link:
         assert link.call("big", {"times": 500_000}, deadline=20)["text"] == "ü\n" * 500_000
