@@ -178,10 +178,18 @@ VM_FILTERS: tuple[VmFilter, ...] = (
     _unsaved_disks,
 )
 
+#: Those of them that are about the definition alone.
+TIES: tuple[VmFilter, ...] = (_definition, _host_devices, _source_store, _disks, _local_state)
+
 
 def refusals_for_vm(census: Census, vm: Subject, overrides: Collection[str] = ()) -> tuple[Refusal, ...]:
     """Every reason why the VM must not move at all; those in `overrides` (flags) are left out."""
     return kept((r for vm_filter in VM_FILTERS for r in vm_filter(census, vm)), overrides)
+
+
+def ties(census: Census, vm: Subject, overrides: Collection[str] = ()) -> tuple[Refusal, ...]:
+    """Every reason why the VM could not run on another host with its definition, whether it is on or off."""
+    return kept((r for vm_filter in TIES for r in vm_filter(census, vm)), overrides)
 
 
 def media_left_behind(vm: Subject) -> tuple[str, ...]:
