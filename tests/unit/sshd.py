@@ -136,15 +136,12 @@ def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
 @contextlib.contextmanager
 def running(folder: Path, extra: str = "") -> Iterator[Sshd]:
     """An sshd for the length of a with block."""
-    made = os.geteuid() == 0 and not PRIVSEP.exists()
-    if made:
-        PRIVSEP.mkdir(mode=0o755)
+    if os.geteuid() == 0:
+        # Stays: another sshd may be using it by the time this one ends.
+        PRIVSEP.mkdir(mode=0o755, exist_ok=True)
     sshd = Sshd(folder, extra)
     try:
         sshd.start()
         yield sshd
     finally:
         sshd.stop()
-        if made:
-            with contextlib.suppress(OSError):
-                PRIVSEP.rmdir()
