@@ -57,6 +57,11 @@ class Starter:
         self._source = source
         self._unanswered: str | None = None
 
+    @property
+    def unanswered(self) -> str:
+        """The host that got a start and never said how it ended: it may yet carry it out. Empty if none."""
+        return self._unanswered or ""
+
     def start(self, host: str) -> float:
         """Start it on `host`; the clock's monotonic moment at which it was seen running.
 
