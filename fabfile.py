@@ -2,10 +2,10 @@
 
 from invoke import Collection
 
-from tasks import check, host, status
+from tasks import check, drain, host, migrate, status
 from tasks.cli import executor
 
 executor.install()
 
-ns = Collection(check.test, status.status)
+ns = Collection(check.test, drain.drain, drain.undrain, migrate.migrate, status.status)
 ns.add_collection(Collection.from_module(host))

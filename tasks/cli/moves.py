@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.cli.context import Operator
 from tasks.cli.text import Table
-from tasks.cluster.model import Move, Outcome, Plan, Refusal, Snapshot
+from tasks.cluster.model import Move, Outcome, Plan, Refusal
 from tasks.cluster.relocate import Result
 
 #: What the results of `model.Outcome` mean, in an operator's words.
@@ -21,7 +21,12 @@ MEANING: Mapping[str, str] = {
     "unknown": "UNKNOWN",
 }
 
-_STYLE: Mapping[str, str] = {"moved": "green", "already-there": "green", "failed": "bold red", "unknown": "bold red"}
+_STYLE: Mapping[str, str] = {
+    "moved": "green",
+    "already-there": "green",
+    "failed": "bold red",
+    "unknown": "bold red",
+}
 
 
 def mib(kib: int) -> str:
@@ -33,7 +38,8 @@ def show_plan(op: Operator, plan: Plan, title: str) -> None:
     """The table of what would move, and every reason against it."""
     if plan.moves:
         rows = [
-            (m.vm.name, m.source, m.target, mib(m.memory_kib), f"{m.shutdown_timeout:.0f} s") for m in plan.moves
+            (m.vm.name, m.source, m.target, mib(m.memory_kib), f"{m.shutdown_timeout:.0f} s")
+            for m in plan.moves
         ]
         columns = ("VM", "from", "to", "memory", "shutdown within")
         right = frozenset({"memory", "shutdown within"})
@@ -54,10 +60,14 @@ def show_refusals(op: Operator, refusals: Sequence[Refusal]) -> None:
             op.say(f"  {where}{r.reason}{override}")
 
 
-def show_snapshot_doubts(op: Operator, snapshot: Snapshot) -> None:
-    """Name the hosts that did not answer."""
-    for silent in snapshot.unsure():
-        op.warn(f"{silent.host} does not answer: {silent.reason}")
+def count(vms: int) -> str:
+    """A number of VMs in words."""
+    return "1 VM" if vms == 1 else f"{vms} VMs"
+
+
+def patterns(given: Sequence[str] | None) -> tuple[str, ...]:
+    """The names and patterns of a flag that may be repeated and holds several with commas."""
+    return tuple(part.strip() for text in given or () for part in text.split(",") if part.strip())
 
 
 def show_result(op: Operator, result: Result) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
@@ -44,7 +44,7 @@ class MoveOptions:
 
 
 #: Checks the target again right before the VM is stopped: fresh facts of source and target -> refusals.
-Recheck = Callable[[Snapshot, Move], tuple[Refusal, ...]]
+Recheck = Callable[[Snapshot, Move], Sequence[Refusal]]
 
 #: Limits how many VMs start on one host at the same time.
 Gate = Callable[[str], AbstractContextManager[object]]

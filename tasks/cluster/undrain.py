@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from tasks.cluster import journal
 from tasks.cluster.errors import Refused
-from tasks.cluster.model import Cordon, Inventory, Move, Snapshot, Vm
+from tasks.cluster.model import Cordon, Snapshot, Vm
 from tasks.cluster.sharedstore import SharedStore
 
-_BY_HAND = "Use 'fab migrate VM --to HOST' for its VMs; '--uncordon-only' lets the host take VMs again."
+_BY_HAND = "Use 'fab migrate VM --to HOST' for its VMs; 'undrain --stay' lets the host take VMs again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Stays:
 class WayBack:
     """What undrain would do; every VM that the drains moved is in exactly one of the two."""
 
-    moves: tuple[Move, ...]
+    vms: tuple[Vm, ...]
     stays: tuple[Stays, ...]
 
 
@@ -47,10 +47,8 @@ def records_of(store: SharedStore, cordon: Cordon) -> tuple[journal.Record, ...]
     return tuple(records)
 
 
-def way_back(
-    snapshot: Snapshot, inventory: Inventory, host: str, records: Sequence[journal.Record]
-) -> WayBack:
-    """Moves back to `host` for what its drains moved away, as the cluster is now.
+def way_back(snapshot: Snapshot, host: str, records: Sequence[journal.Record]) -> WayBack:
+    """What the drains of `host` moved away and is still where they put it, as the cluster is now.
 
     A VM counts as moved by a drain when its start on the target was announced; where it really is, is
     observed: only one that runs where the drain put it is brought back.
@@ -60,17 +58,16 @@ def way_back(
         for move in record.moves:
             if move["source"] == host and move["uuid"] in record.started:
                 put[move["uuid"]] = (Vm(move["uuid"], move["vm"]), move["target"])
-    moves: list[Move] = []
+    vms: list[Vm] = []
     stays: list[Stays] = []
     for vm, target in put.values():
-        running = snapshot.where_running(vm)
-        where = ", ".join(d.host for d in running)
-        if len(running) == 1 and where == target:
-            moves.append(Move(vm, target, host, running[0].memory_kib, inventory.timeout_of(vm.name)))
+        where = ", ".join(d.host for d in snapshot.where_running(vm))
+        if where == target:
+            vms.append(vm)
         elif where == host:
             stays.append(Stays(vm, f"runs on {host} again"))
-        elif running:
+        elif where:
             stays.append(Stays(vm, f"was moved to {where} since"))
         else:
             stays.append(Stays(vm, "is off now"))
-    return WayBack(tuple(moves), tuple(stays))
+    return WayBack(tuple(vms), tuple(stays))

@@ -1,0 +1,105 @@
+"""What migrate, drain and undrain share once they have a plan: show it, carry it out, report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from tasks.cli import moves
+from tasks.cli.context import Operator
+from tasks.cli.progress import progress
+from tasks.cluster import inventory as inventories
+from tasks.cluster import placement
+from tasks.cluster.clock import Clock
+from tasks.cluster.errors import Refused
+from tasks.cluster.model import Move, Plan, Refusal, Snapshot
+from tasks.cluster.move import MoveOptions
+from tasks.cluster.operation import Operation
+from tasks.cluster.relocate import Result, carry_out
+from tasks.cluster.session import Session
+from tasks.cluster.sharedstore import SharedStore
+from tasks.cluster.subject import OVERRIDES
+
+
+def overrides(**given: bool) -> tuple[str, ...]:
+    """The flags, as the planner knows them, that were given: overrides(ignore_reserve=True)."""
+    chosen = tuple(f"--{name.replace('_', '-')}" for name, on in given.items() if on)
+    unknown = set(chosen) - set(OVERRIDES)
+    if unknown:
+        raise ValueError(f"the planner knows no {', '.join(sorted(unknown))}")
+    return chosen
+
+
+def targets(op: Operator, to: str) -> tuple[str, ...]:
+    """Aliases of the hosts after --to; empty when it was not given. Raises Refused for an unknown one."""
+    if not to:
+        return ()
+    return tuple(host.name for host in inventories.resolve(op.inventory, [to]))
+
+
+def require_all(snapshot: Snapshot, what: str) -> None:
+    """Raise Refused unless every host of the inventory answered: unknown is not off."""
+    unsure = snapshot.unsure()
+    if unsure:
+        who = "; ".join(f"{s.host} does not answer ({s.reason})" for s in unsure)
+        raise Refused(f"{who}.", f"It may be running anything, so {what} is refused; nothing was changed.")
+
+
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """A plan and how it is to be carried out."""
+
+    plan: Plan
+    options: MoveOptions
+    overrides: Collection[str]
+    parallel: int
+    partial: bool = False
+    #: hosts that take no VM; None: those that the snapshot says
+    cordoned: Collection[str] | None = None
+
+
+def show(op: Operator, r: Relocation, title: str) -> None:
+    """Show the plan. Raises Refused, after showing every reason, when a VM cannot move and not --partial."""
+    moves.show_plan(op, r.plan, title)
+    stuck = sorted({refusal.vm for refusal in r.plan.refusals})
+    if not stuck or (r.partial and r.plan.moves):
+        return
+    if op.output.json:
+        op.output.document(moves.document(r.plan, None, Refused.code))
+    advice = "Nothing was changed."
+    if r.plan.moves:
+        advice += " --partial moves the others."
+    raise Refused(f"Cannot be moved: {', '.join(stuck)}.", advice)
+
+
+def carry(op: Operator, session: Session, store: SharedStore, operation: Operation, r: Relocation) -> Result:
+    """Make the moves with live progress, and show the verified table."""
+
+    def recheck(snapshot: Snapshot, move: Move) -> Sequence[Refusal]:
+        return placement.recheck(
+            snapshot,
+            op.inventory,
+            move,
+            cordoned=r.cordoned,
+            overrides=r.overrides,
+            reservations=r.plan.moves,
+        )
+
+    with progress(op.output, len(r.plan.moves)) as notify:
+        result = carry_out(
+            session,
+            store,
+            operation,
+            r.plan.moves,
+            clock=Clock(),
+            notify=notify,
+            recheck=recheck,
+            options=r.options,
+            parallel=r.parallel,
+            interrupted=lambda: op.warn(
+                "Interrupted: the moves under way are finished, no more are begun. Ctrl-C again stops now."
+            ),
+        )
+    moves.show_result(op, result)
+    op.say(moves.summary(result))
+    return result

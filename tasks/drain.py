@@ -1,0 +1,218 @@
+"""drain and undrain: empty hosts for maintenance, and bring their VMs back."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from tasks.cli import Hosts, Operator, vmtask
+
+if TYPE_CHECKING:
+    from tasks.cluster.model import Snapshot
+    from tasks.cluster.relocate import Result
+
+
+@vmtask(Hosts.SEVERAL)
+def drain(
+    op: Operator,
+    to: str = "",
+    only: list[str] | None = None,
+    exclude: list[str] | None = None,
+    parallel: int = 4,
+    timeout: float | None = None,
+    partial: bool = False,
+    no_destroy: bool = False,
+    undefine_source: bool = False,
+    allow_local_iso: bool = False,
+    allow_shared_image: bool = False,
+    allow_macvtap: bool = False,
+    ignore_reserve: bool = False,
+    ignore_apart: bool = False,
+    dry_run: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> int:
+    """Empty a host: cordon it, move every running VM away.
+
+    Every VM is planned before the first one is shut down: if one fits nowhere, the drain is refused with the
+    reason for every host (--partial moves the others and says so). Then the host is cordoned, so that nothing
+    is placed there any more, and the VMs are moved by shutdown and start, --parallel at a time. At the end
+    the cluster is asked again, and the host has to be empty. The cordon stays until 'undrain'.
+
+    With several hosts (-H vmhost1,vmhost2) none of them is a target. VMs that are off stay where they are.
+    A second drain of an empty host finds nothing to do. The first Ctrl-C finishes the moves under way, the
+    second stops at once; the same command goes on.
+
+    Exit codes: 0 empty and verified, 1 a VM could not be moved (the table says where each is), 2 refused,
+    3 the outcome of a move is unknown, 130 interrupted.
+
+    Examples:
+        fab -H vmhost1 drain --dry-run
+        fab -H vmhost1 drain --yes
+        fab -H vmhost1,vmhost2 drain --to vmhost3 --exclude 'test-*'
+    """
+    from tasks.cli import moves, relocation
+    from tasks.cli.commandline import typed
+    from tasks.cluster import cordon, locks, operation, placement
+    from tasks.cluster.clock import Clock
+    from tasks.cluster.move import MoveOptions
+    from tasks.cluster.sharedstore import store_of
+
+    allowed = relocation.overrides(
+        allow_local_iso=allow_local_iso,
+        allow_shared_image=allow_shared_image,
+        allow_macvtap=allow_macvtap,
+        ignore_reserve=ignore_reserve,
+        ignore_apart=ignore_apart,
+    )
+    wanted = relocation.targets(op, to)
+    with op.session() as session, ExitStack() as held:
+        snapshot = session.observe(plan=True)
+        relocation.require_all(snapshot, "a drain")
+        plan = placement.plan_drain(
+            snapshot,
+            op.inventory,
+            op.hosts,
+            only=moves.patterns(only),
+            exclude=moves.patterns(exclude),
+            to=wanted,
+            overrides=allowed,
+            shutdown_timeout=timeout,
+        )
+        options = MoveOptions(destroy=not no_destroy, undefine_source=undefine_source)
+        todo = relocation.Relocation(plan, options, allowed, parallel, partial)
+        which = ", ".join(op.hosts)
+        relocation.show(op, todo, f"Plan to drain {which}")
+        if not plan.moves:
+            op.say(f"No VM has to leave {which}.")
+        if dry_run:
+            if json:
+                op.output.document(moves.document(plan, None, 0))
+            return 0
+        present = snapshot.cordons()
+        if plan.moves or any(name not in present for name in op.hosts):
+            op.confirm(f"Cordon {which} and move {moves.count(len(plan.moves))}?")
+        store = store_of(session, snapshot, last=op.hosts)
+        begun = operation.begin(typed(), at=Clock().now())
+        for name in op.hosts:
+            held.enter_context(locks.host_lock(session, name, name, begun))
+        for name in op.hosts:
+            moving = any(m.source == name for m in plan.moves)
+            if moving or name not in present:
+                cordon.place(store, name, begun, why="drain", present=present.get(name), drain=moving)
+                op.say(f"{name} is cordoned.")
+        result = relocation.carry(op, session, store, begun, todo) if plan.moves else None
+        code = _verify(op, result.after if result else session.observe(), result, bool(only or exclude))
+        if json:
+            op.output.document(moves.document(plan, result, code))
+        return code
+
+
+def _verify(op: Operator, after: Snapshot, result: Result | None, chosen: bool) -> int:
+    """Say how empty the hosts are; the exit code of the drain."""
+    from tasks.cluster.model import HostFacts
+
+    code = result.code if result else 0
+    for name in op.hosts:
+        facts = after.hosts[name]
+        if not isinstance(facts, HostFacts) or facts.libvirt_problem:
+            op.warn(f"{name} did not answer at the end: whether it is empty is not known. Run 'fab status'.")
+            code = code or 3
+            continue
+        running = sorted(d.vm.name for d in facts.domains if d.running)
+        if not running:
+            op.say(f"{name} is empty and cordoned. When the work is done: fab -H {name} undrain", "green")
+        else:
+            op.warn(f"{name} is not empty; there still run: {', '.join(running)}.")
+            # What was left out on purpose is no failure.
+            code = code or (0 if chosen else 1)
+    return code
+
+
+@vmtask(Hosts.SEVERAL, help={"stay": "Only lift the cordon; bring nothing back."})
+def undrain(
+    op: Operator,
+    parallel: int = 4,
+    timeout: float | None = None,
+    partial: bool = False,
+    no_destroy: bool = False,
+    stay: bool = False,
+    ignore_reserve: bool = False,
+    ignore_apart: bool = False,
+    dry_run: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> int:
+    """Let a host take VMs again, and bring back its own.
+
+    Exactly what its drains moved away is moved back by shutdown and start, then the cordon is lifted. A VM
+    that somebody moved or shut down since stays as it is, and is named. --stay only lifts the cordon.
+    When a move fails, the cordon stays, and the same command goes on. A host that is not cordoned has
+    nothing to bring back: exit code 0.
+
+    Exit codes: 0 done and verified, 1 a move failed, 2 refused, 3 the outcome of a move is unknown,
+    130 interrupted.
+
+    Examples:
+        fab -H vmhost1 undrain
+        fab -H vmhost1 undrain --stay
+    """
+    from tasks.cli import moves, relocation
+    from tasks.cli.commandline import typed
+    from tasks.cluster import cordon, locks, operation, placement
+    from tasks.cluster.clock import Clock
+    from tasks.cluster.model import Plan
+    from tasks.cluster.move import MoveOptions
+    from tasks.cluster.sharedstore import store_of
+    from tasks.cluster.undrain import records_of, way_back
+
+    allowed = relocation.overrides(ignore_reserve=ignore_reserve, ignore_apart=ignore_apart)
+    with op.session() as session, ExitStack() as held:
+        snapshot = session.observe(plan=True)
+        relocation.require_all(snapshot, "an undrain")
+        present = snapshot.cordons()
+        cordoned = [name for name in op.hosts if name in present]
+        for name in op.hosts:
+            if name not in present:
+                op.say(f"{name} is not cordoned: nothing to undo.")
+        store = store_of(session, snapshot)
+        others = [name for name in present if name not in cordoned]
+        plan = Plan(())
+        for name in [] if stay else cordoned:
+            way = way_back(snapshot, name, records_of(store, present[name]))
+            for left in way.stays:
+                op.say(f"{left.vm.name} stays: it {left.why}.")
+            found = placement.plan_migrate(
+                snapshot,
+                op.inventory,
+                way.vms,
+                (name,),
+                cordoned=others,
+                overrides=allowed,
+                reservations=plan.moves,
+                shutdown_timeout=timeout,
+            )
+            plan = Plan(plan.moves + found.moves, plan.refusals + found.refusals)
+        options = MoveOptions(destroy=not no_destroy)
+        todo = relocation.Relocation(plan, options, allowed, parallel, partial, cordoned=others)
+        which = ", ".join(cordoned)
+        relocation.show(op, todo, f"Plan to undrain {which}")
+        result = None
+        if cordoned and not dry_run:
+            op.confirm(f"Bring back {moves.count(len(plan.moves))} and uncordon {which}?")
+            begun = operation.begin(typed(), at=Clock().now())
+            for name in cordoned:
+                held.enter_context(locks.host_lock(session, name, name, begun))
+            result = relocation.carry(op, session, store, begun, todo) if plan.moves else None
+            if result is None or result.code == 0:
+                for name in cordoned:
+                    cordon.lift(store, name)
+                    op.say(f"{name} takes VMs again.", "green")
+            else:
+                op.warn(
+                    f"{which} stays cordoned. Run the same again to go on, or with --stay to uncordon it."
+                )
+        code = result.code if result else 0
+        if json:
+            op.output.document(moves.document(plan, result, code))
+        return code

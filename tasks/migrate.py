@@ -1,0 +1,79 @@
+"""migrate: move VMs to another host by shutdown and start."""
+
+from __future__ import annotations
+
+from tasks.cli import Hosts, Operator, vmtask
+
+
+@vmtask(Hosts.FILTER)
+def migrate(
+    op: Operator,
+    vm: str,
+    to: str = "",
+    timeout: float | None = None,
+    no_destroy: bool = False,
+    undefine_source: bool = False,
+    parallel: int = 4,
+    partial: bool = False,
+    allow_local_iso: bool = False,
+    allow_shared_image: bool = False,
+    allow_macvtap: bool = False,
+    ignore_reserve: bool = False,
+    ignore_apart: bool = False,
+    dry_run: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> int:
+    """Move VMs to another host: shut down, prove off, start.
+
+    A VM is shut down where it runs, proved to be off on every host, and started on the target with its
+    definition from the source. Without --to the best host is picked. A VM that does not shut down in time is
+    destroyed, unless --no-destroy is given. With -H only VMs that run on these hosts are meant.
+
+    Refused before anything is stopped when any host does not answer, when the VM runs on two hosts, or when
+    the target cannot take it; all reasons are shown at once, each with the flag that overrides it if one may.
+    A VM that is on its target already is left alone.
+
+    Exit codes: 0 moved and verified, 1 a move failed (the table says where each VM is), 2 refused, 3 the
+    outcome of a move is unknown, 130 interrupted.
+
+    Examples:
+        fab migrate web --to vmhost2
+        fab migrate 'web*,db' --dry-run
+        fab -H vmhost1 migrate '*' --to vmhost2,vmhost3
+    """
+    from tasks.cli import moves, relocation
+    from tasks.cli.commandline import typed
+    from tasks.cli.select import select
+    from tasks.cluster import operation, placement
+    from tasks.cluster.clock import Clock
+    from tasks.cluster.move import MoveOptions
+    from tasks.cluster.sharedstore import store_of
+
+    allowed = relocation.overrides(
+        allow_local_iso=allow_local_iso,
+        allow_shared_image=allow_shared_image,
+        allow_macvtap=allow_macvtap,
+        ignore_reserve=ignore_reserve,
+        ignore_apart=ignore_apart,
+    )
+    wanted = relocation.targets(op, to)
+    with op.session() as session:
+        snapshot = session.observe(plan=True)
+        relocation.require_all(snapshot, "a move")
+        chosen = select(snapshot, vm, hosts=op.hosts)
+        plan = placement.plan_migrate(
+            snapshot, op.inventory, chosen, wanted, overrides=allowed, shutdown_timeout=timeout
+        )
+        options = MoveOptions(destroy=not no_destroy, undefine_source=undefine_source)
+        todo = relocation.Relocation(plan, options, allowed, parallel, partial)
+        relocation.show(op, todo, "Planned moves")
+        result = None
+        if not dry_run:
+            op.confirm(f"Move {moves.count(len(plan.moves))}?")
+            begun = operation.begin(typed(), at=Clock().now())
+            result = relocation.carry(op, session, store_of(session, snapshot), begun, todo)
+        code = result.code if result else 0
+        if json:
+            op.output.document(moves.document(plan, result, code))
+        return code
