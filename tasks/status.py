@@ -139,7 +139,7 @@ def _state(seen: HostFacts | Silent, cordoned: bool) -> tuple[str, str]:
     if seen.libvirt_problem:
         return "libvirtd", "bold red"
     if seen.store.problem or not seen.store.mounted:
-        return "no store", "bold red"
+        return "bad store" if seen.store.mounted else "no store", "bold red"
     return ("cordoned", "yellow") if cordoned else ("ok", "")
 
 

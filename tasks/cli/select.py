@@ -51,10 +51,11 @@ def _parts(text: str, names: set[str]) -> list[str]:
     if text in names:
         return [text]
     pieces = text.split(",")
+    most = 1 + max((name.count(",") for name in names), default=0)
     parts: list[str] = []
     start = 0
     while start < len(pieces):
-        for end in range(len(pieces), start, -1):
+        for end in range(min(len(pieces), start + most), start, -1):
             joined = ",".join(pieces[start:end])
             fits = next((form for form in (joined, joined.strip()) if form in names), None)
             if fits is None and end == start + 1:

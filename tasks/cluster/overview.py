@@ -197,7 +197,7 @@ def _images_twice(snapshot: Snapshot) -> list[Finding]:
                 "image-twice",
                 f"ONE IMAGE IS WRITTEN BY TWO VMS: {each}.",
                 vm=sorted(who)[0][0],
-                advice="Decide at once which of them is the good one and stop the other: fab -H HOST vm.destroy NAME.",
+                advice="Decide at once which is the good one, stop the other: fab -H HOST vm.destroy NAME.",
             )
     return list(found.values())
 
@@ -223,11 +223,11 @@ def _of_host(host: HostFacts | Silent) -> list[Finding]:
             )
         )
     if host.store.problem or not host.store.mounted:
-        problem = host.store.problem or "not mounted"
+        problem = host.store.problem or f"{host.store.mount} is not mounted"
         found.append(
             Finding(
                 "store",
-                f"{host.store.mount} on {host.host} cannot be used: {problem}.",
+                f"The store cannot be used on {host.host}: {problem}.",
                 host.host,
                 advice=f"On {host.host}: findmnt {host.store.mount}.",
             )
