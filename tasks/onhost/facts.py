@@ -28,6 +28,7 @@ def observe(mount: str, *, plan: bool) -> dict[str, Any]:
         lambda: _machine_types() if plan else [],
         lambda: store.facts(mount, table),
     )
+    facts["cordons"] = facts["store"].pop("cordons")
     facts["libvirt_problem"] = libvirt.pop("problem") or machines_problem(machines)
     facts.update(libvirt)
     if not facts["libvirt_problem"]:

@@ -6,6 +6,7 @@ the mount point and checks that what it opened is the mount.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -37,7 +38,7 @@ def facts(mount: str, table: Sequence[Mount]) -> dict[str, Any]:
     """The store as this host sees it; `problem` is one sentence, empty when it can be used."""
     found = mounts.at(mount, table)
     said: dict[str, Any] = {"mount": mount, "mounted": found is not None, "problem": "", "store_id": ""}
-    said.update(fstype="", source="", total_bytes=0, free_bytes=0)
+    said.update(fstype="", source="", total_bytes=0, free_bytes=0, cordons=[])
     if found is None:
         said["problem"] = f"{mount} is not mounted"
         return said
@@ -60,7 +61,9 @@ def _space(mount: str) -> dict[str, Any]:
     root = _root(mount)
     space = os.fstatvfs(root)
     text = _read(root, [FOLDER, "store-id"])
+    cordons = [_read(root, [FOLDER, "cordons", name]) for name in _names(root, [FOLDER, "cordons"])]
     return {
+        "cordons": [text for text in cordons if text is not None],
         "store_id": (text or "").strip(),
         "total_bytes": space.f_blocks * space.f_frsize,
         "free_bytes": space.f_bavail * space.f_frsize,
@@ -80,10 +83,8 @@ def init(mount: str, timeout: float) -> str:
         if present is None:
             with open("/proc/sys/kernel/random/uuid", encoding="ascii") as file:
                 mine = file.read()
-            try:
+            with contextlib.suppress(FileExistsError):
                 _write(root, parts, mine, exclusive=True)
-            except FileExistsError:
-                pass
             present = _read(root, parts)
         if not (present or "").strip():
             raise Problem("store", f"{mount}/{FOLDER}/store-id is empty")
@@ -280,7 +281,10 @@ def parts_of(path: str) -> list[str]:
 
 def _root(mount: str) -> int:
     """The mount's root folder, opened. Raises Problem "store" when it is not mounted."""
-    root = os.open(mount, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        root = os.open(mount, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Problem("store", f"{mount} is not mounted") from None
     with open(f"/proc/self/fdinfo/{root}", encoding="ascii") as file:
         pairs = [line.split() for line in file]
     number = next(int(p[1]) for p in pairs if p[0] == "mnt_id:")
