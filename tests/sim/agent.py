@@ -336,13 +336,14 @@ class Agent:
         begin = tick = asked_at = self._scheduler.time
         end = begin + timeout
         asked = 0
+        seen = bool(self._stray(uuid))
         while True:
             self._libvirt()
             state, _ = self._state_or_gone(uuid)
             now = self._scheduler.time
             off = state == "shut off" and not self._stray(uuid)
             if off or now >= end or not self._link.carries:
-                ended = self.host.cluster.clock.now() if off else None
+                ended = self.host.cluster.clock.now() if off and seen else None
                 return {"off": off, "state": state, "waited": now - begin, "ended_at": ended}
             if now - tick >= 1.0:
                 tick = now
@@ -449,7 +450,8 @@ class Agent:
         self._pause(READ_TIME)
         if path.split("/")[0] == "locks":
             raise AgentError("bad-request", "lock files are never removed")
-        self._files.pop(self._store(path, write=True), None)
+        self._store(path, write=not self.host.view.store.full)
+        self._files.pop(path, None)
         return {}
 
     def _store_lock(self, mount: str, path: str, holder: str) -> Reply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -109,6 +110,8 @@ class SimLink:
         self._machine = host
         self.agent = Agent(host, self)
         self.broken = False
+        #: when the laptop notices that it is broken
+        self._noticed = math.inf
         self.closed = False
         self._boot = host.boot_id
         self._changing = 0
@@ -130,7 +133,7 @@ class SimLink:
     ) -> Mapping[str, Any]:
         laptop, cluster, scheduler = self._laptop, self._laptop.cluster, self._laptop.cluster.scheduler
         laptop._wait_awake()
-        if self.closed or self.broken:
+        if self.closed or scheduler.time >= self._noticed:
             raise HostSilent(self.host, "the connection is lost")
         call = Call(cluster, laptop, self._machine, op, _through_wire(args), scheduler.time, deadline)
         cluster.calls.append(call)
@@ -148,6 +151,7 @@ class SimLink:
         laptop._alive()
         if call.reply_lost:
             self.cut(grace=SILENCE)
+            self._noticed = scheduler.time
             raise LinkLost(self.host, "the connection broke")
         if not self.carries:
             self._lost(call)
@@ -221,9 +225,9 @@ class SimLink:
     def _lost(self, call: Call) -> NoReturn:
         """Wait until the silence is noticed. Raises LinkLost."""
         scheduler = self._laptop.cluster.scheduler
-        scheduler.sleep(max(0.0, min(LOST, call.at + call.deadline - scheduler.time)))
-        self._laptop._wait_awake()
         self.cut(grace=SILENCE)
+        scheduler.sleep(min(self._noticed, call.at + call.deadline) - scheduler.time)
+        self._laptop._wait_awake()
         raise LinkLost(self.host, "it has answered nothing for 12 s")
 
     def cut(self, *, grace: float) -> None:
@@ -231,6 +235,7 @@ class SimLink:
         if self.broken:
             return
         self.broken = True
+        self._noticed = self._laptop.cluster.scheduler.time + LOST
         self._laptop.cluster.after(grace, self._agent_ends)
         for waiter in self._waiting:
             self._laptop.cluster.after(LOST, functools.partial(waiter.fire, "lost"))

@@ -1,0 +1,527 @@
+"""What every host answers, simulated or real. Each test gets a `bench` and talks through HostOps only."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid as uuids
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from tasks.cluster import domainxml
+from tasks.cluster.errors import HostError, HostSilent, LinkLost
+from tasks.cluster.hostops import HostOps
+from tasks.cluster.model import OFF, Domain, HostFacts, Vm
+from tests.contract.bench import HOST, OTHER, Bench
+
+NOBODY = "00000000-1111-4222-8333-444444444444"
+HOSTILE = ("web 01", "-rf", "ümläut", 'it\'s "$HOME"', "a;b", "$(reboot)", "100%s")
+
+ON_A_VM: dict[str, Callable[[HostOps, str], object]] = {
+    "dumpxml": lambda ops, uuid: ops.dumpxml(uuid, inactive=True, security=False),
+    "undefine": lambda ops, uuid: ops.undefine(uuid),
+    "autostart": lambda ops, uuid: ops.autostart(uuid, on=True),
+    "start": lambda ops, uuid: ops.start(uuid),
+    "shutdown": lambda ops, uuid: ops.shutdown(uuid),
+    "destroy": lambda ops, uuid: ops.destroy(uuid, graceful=False),
+    "reboot": lambda ops, uuid: ops.reboot(uuid),
+}
+
+
+def refused(kind: str) -> Any:
+    """The host answers with an error of this kind."""
+    return pytest.raises(HostError, check=lambda error: error.kind == kind)
+
+
+def domain(facts: HostFacts, vm: Vm) -> Domain:
+    found = facts.domain(vm)
+    assert found is not None, facts.domains
+    return found
+
+
+def state_of(ops: HostOps, vm: Vm) -> tuple[str, str]:
+    seen = domain(ops.observe(), vm)
+    return seen.state, seen.reason
+
+
+def taken(ops: HostOps, path: str) -> bool:
+    """Try to take a lock; False when somebody else holds it."""
+    try:
+        ops.store_lock(path, {"by": "bob"})
+    except HostError as error:
+        if error.kind != "locked":
+            raise
+        return False
+    return True
+
+
+class HostContract:
+    """The contract; a subclass's module supplies the fixture `bench`."""
+
+    # -- facts ---------------------------------------------------------------------------------------
+
+    def test_facts_of_a_host_without_vms(self, bench: Bench) -> None:
+        facts = bench.open().observe(plan=True)
+        assert facts.host == HOST
+        assert facts.domains == ()
+        assert facts.processes == ()
+        assert facts.libvirt_problem == ""
+        assert re.fullmatch(r"\d+\.\d+\.\d+", facts.libvirt_version)
+        assert re.fullmatch(r"[0-9a-f-]{36}", facts.boot_id)
+        assert facts.cpus > 0
+        assert 0 < facts.memory_available_kib <= facts.memory_total_kib
+        assert facts.running_vms is None
+        assert "br0" in facts.bridges
+        assert any(m.startswith("x86_64/pc-") for m in facts.machines)
+        assert (facts.store.mounted, facts.store.problem) == (True, "")
+        assert facts.store.mount == "/vmstorage"
+        assert 0 < facts.store.free_bytes <= facts.store.total_bytes
+
+    def test_a_boot_has_one_boot_id_and_each_host_its_own(self, bench: Bench) -> None:
+        ids = [bench.open(host).observe().boot_id for host in (HOST, HOST, OTHER)]
+        assert ids[0] == ids[1] != ids[2]
+
+    def test_machine_types_and_definitions_come_only_with_a_plan(self, bench: Bench) -> None:
+        vm = bench.add_vm("web", running=True)
+        facts = bench.open().observe()
+        seen = domain(facts, vm)
+        assert (seen.xml, seen.live_xml, seen.images, facts.machines) == ("", "", frozenset(), frozenset())
+        assert seen.memory_kib > 0
+        assert seen.vcpus == 1
+
+    def test_facts_of_a_vm_that_is_off(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        facts = bench.open().observe(plan=True)
+        seen = domain(facts, vm)
+        assert seen.vm == vm
+        assert (seen.state, seen.persistent, seen.autostart, seen.managed_save) == (OFF, True, False, False)
+        assert (seen.pid, seen.since, seen.live_xml) == (None, None, "")
+        assert len(seen.images) == 1
+        assert next(iter(seen.images)).startswith("store:")
+        assert facts.processes == ()
+
+    def test_facts_of_a_vm_that_runs(self, bench: Bench) -> None:
+        vm = bench.add_vm("web", running=True)
+        facts = bench.open().observe(plan=True)
+        seen = domain(facts, vm)
+        assert (seen.state, seen.running) == ("running", True)
+        assert seen.since is not None
+        assert abs(facts.at - seen.since) < 120
+        assert re.search(r"<domain [^>]*id=", seen.live_xml)
+        assert not re.search(r"<domain [^>]*\bid=", seen.xml)
+        process = next(p for p in facts.processes if p.pid == seen.pid)
+        assert (process.uuid, process.name) == (vm.uuid, vm.name)
+        assert seen.images <= process.images
+
+    def test_an_image_has_the_same_key_on_every_host(self, bench: Bench) -> None:
+        vm = bench.add_vm("web", running=True)
+        other = bench.open(OTHER)
+        other.define(bench.open().dumpxml(vm.uuid, inactive=True, security=True))
+        here = domain(bench.open().observe(plan=True), vm)
+        there = domain(other.observe(plan=True), vm)
+        assert here.images == there.images != frozenset()
+
+    def test_running_lists_what_is_active_and_nothing_else(self, bench: Bench) -> None:
+        on, off = bench.add_vm("on", running=True), bench.add_vm("off")
+        seen = bench.open().running()
+        assert [d.vm for d in seen.active] == [on]
+        assert len(seen.active[0].images) == 1
+        assert [p.uuid for p in seen.processes] == [on.uuid]
+        assert seen.store_problem == ""
+        assert off not in [d.vm for d in seen.active]
+
+    def test_a_paused_vm_is_active(self, bench: Bench) -> None:
+        vm = bench.add_vm("web", running=True)
+        bench.suspend(vm)
+        assert [(d.vm, d.state) for d in bench.open().running().active] == [(vm, "paused")]
+
+    def test_look_tells_files_on_the_store_from_others(self, bench: Bench) -> None:
+        bench.add_vm("web")
+        image, missing, elsewhere = "/vmstorage/images/web.img", "/vmstorage/images/no", "/nowhere/x.iso"
+        found = bench.open().look([image, missing, elsewhere])
+        assert (found[image].exists, found[image].on_store) == (True, True)
+        assert (found[missing].exists, found[missing].on_store) == (False, True)
+        assert (found[elsewhere].exists, found[elsewhere].on_store) == (False, False)
+
+    # -- names and identities ------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("name", HOSTILE)
+    def test_any_name_works(self, bench: Bench, name: str) -> None:
+        vm = bench.add_vm(name)
+        ops = bench.open()
+        assert ops.start(vm.uuid) == "running"
+        facts = ops.observe(plan=True)
+        assert domain(facts, vm).vm == vm
+        assert [p.name for p in facts.processes] == [name]
+        ops.note_running(add=[name])
+        assert ops.observe().running_vms == (name,)
+        assert ops.destroy(vm.uuid, graceful=False) == OFF
+        ops.undefine(vm.uuid)
+        assert ops.observe().domain(vm) is None
+
+    @pytest.mark.parametrize("op", ON_A_VM)
+    def test_an_unknown_vm_is_refused_by_libvirt(self, bench: Bench, op: str) -> None:
+        bench.add_vm("web")
+        with refused("virsh"):
+            ON_A_VM[op](bench.open(), NOBODY)
+
+    @pytest.mark.parametrize("op", ON_A_VM)
+    def test_names_are_not_taken_for_uuids(self, bench: Bench, op: str) -> None:
+        bench.add_vm("web")
+        with refused("bad-request"):
+            ON_A_VM[op](bench.open(), "web")
+
+    def test_an_unknown_vm_is_off(self, bench: Bench) -> None:
+        ops = bench.open()
+        assert ops.wait_off(NOBODY, timeout=0.0, ask_again=None)["off"] is True
+        assert ops.watch(NOBODY, 1.0) == (OFF, "unknown")
+
+    # -- definitions ---------------------------------------------------------------------------------
+
+    def test_define_again_changes_and_keeps_autostart(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        ops = bench.open()
+        ops.autostart(vm.uuid, on=True)
+        xml = ops.dumpxml(vm.uuid, inactive=True, security=True)
+        ops.define(xml.replace("<memory", "<title>changed</title>\n<memory", 1))
+        assert "<title>changed</title>" in ops.dumpxml(vm.uuid, inactive=True, security=True)
+        assert domain(ops.observe(), vm).autostart is True
+
+    def test_what_was_defined_comes_back_the_same(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        ops, other = bench.open(), bench.open(OTHER)
+        xml = ops.dumpxml(vm.uuid, inactive=True, security=True)
+        other.define(domainxml.for_target(xml))
+        again = other.dumpxml(vm.uuid, inactive=True, security=True)
+        assert domainxml.canonical(again) == domainxml.canonical(domainxml.for_target(xml))
+
+    def test_define_refuses_what_is_no_definition(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        ops = bench.open()
+        fresh = str(uuids.uuid4())
+        bad = (
+            "<domain",
+            "<network/>",
+            bench.xml("a/b", fresh, "web"),
+            bench.xml("web", fresh, "web"),
+            bench.xml("other", vm.uuid, "web"),
+        )
+        for xml in bad:
+            with refused("virsh"):
+                ops.define(xml)
+        assert [d.vm for d in ops.observe().domains] == [vm]
+
+    def test_undefine_forgets_the_vm_and_keeps_its_image(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        ops = bench.open()
+        ops.undefine(vm.uuid)
+        assert ops.observe().domains == ()
+        assert bench.image_exists("web")
+
+    def test_undefine_of_a_running_vm_leaves_it_running(self, bench: Bench) -> None:
+        vm = bench.add_vm("web", running=True)
+        ops = bench.open()
+        ops.undefine(vm.uuid)
+        seen = domain(ops.observe(), vm)
+        assert (seen.state, seen.persistent) == ("running", False)
+        with refused("virsh"):
+            ops.autostart(vm.uuid, on=True)
+        assert ops.destroy(vm.uuid, graceful=False) == OFF
+        assert ops.observe().domains == ()
+
+    def test_undefine_spares_a_managed_save(self, bench: Bench) -> None:
+        vm = bench.add_vm("web", running=True)
+        bench.managed_save(vm)
+        ops = bench.open()
+        seen = domain(ops.observe(), vm)
+        assert (seen.state, seen.managed_save) == (OFF, True)
+        with refused("virsh"):
+            ops.undefine(vm.uuid)
+        assert domain(ops.observe(), vm).managed_save is True
+        assert ops.start(vm.uuid) == "running"
+        assert domain(ops.observe(), vm).managed_save is False
+
+    def test_autostart_may_be_said_twice(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        ops = bench.open()
+        for on in (True, True, False, False):
+            ops.autostart(vm.uuid, on=on)
+            assert domain(ops.observe(), vm).autostart is on
+
+    # -- start and stop ------------------------------------------------------------------------------
+
+    def test_a_second_start_is_refused(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        ops = bench.open()
+        assert ops.start(vm.uuid) == "running"
+        with refused("virsh"):
+            ops.start(vm.uuid)
+        assert len(ops.running().processes) == 1
+
+    def test_a_start_that_fails_leaves_it_off(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        bench.fail_next_start()
+        ops = bench.open()
+        with refused("virsh"):
+            ops.start(vm.uuid)
+        assert state_of(ops, vm)[0] == OFF
+        assert ops.start(vm.uuid) == "running"
+
+    def test_watch_sees_it_stay_up(self, bench: Bench) -> None:
+        vm = bench.add_vm("web", running=True)
+        assert bench.open().watch(vm.uuid, 1.0)[0] == "running"
+
+    def test_watch_sees_it_die(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        bench.die_after_start(2.0)
+        ops = bench.open()
+        ops.start(vm.uuid)
+        assert ops.watch(vm.uuid, 30.0)[0] == OFF
+        assert ops.running().processes == ()
+
+    def test_what_is_off_cannot_be_stopped(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        ops = bench.open()
+        for op in ("shutdown", "destroy", "reboot"):
+            with refused("virsh"):
+                ON_A_VM[op](ops, vm.uuid)
+        assert state_of(ops, vm)[0] == OFF
+
+    @pytest.mark.parametrize("graceful", [True, False])
+    def test_destroy_ends_it(self, bench: Bench, graceful: bool) -> None:
+        vm = bench.add_vm("web", running=True, acpi="never")
+        ops = bench.open()
+        assert ops.destroy(vm.uuid, graceful=graceful) == OFF
+        assert state_of(ops, vm) == (OFF, "destroyed")
+        assert ops.running().processes == ()
+
+    def test_wait_off_of_what_is_off(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        reply = bench.open().wait_off(vm.uuid, timeout=5.0, ask_again=None)
+        assert (reply["off"], reply["state"], reply["ended_at"]) == (True, OFF, None)
+        assert reply["waited"] < 4.0
+
+    def test_wait_off_of_what_goes_on_running(self, bench: Bench) -> None:
+        vm = bench.add_vm("web", running=True, acpi="never")
+        events: list[Mapping[str, Any]] = []
+        reply = bench.open().wait_off(vm.uuid, timeout=3.5, ask_again=None, progress=events.append)
+        assert (reply["off"], reply["state"]) == (False, "running")
+        assert 3.4 <= reply["waited"] < 8.0
+        assert len(events) >= 2
+        assert all(e["waited"] >= 0 and e["asked"] == 0 and "state" in e for e in events)
+
+    def test_shutdown_ends_a_guest_that_listens(self, bench: Bench) -> None:
+        vm = bench.add_vm("web", running=True, booted=True)
+        ops = bench.open()
+        ops.shutdown(vm.uuid)
+        reply = ops.wait_off(vm.uuid, timeout=60.0, ask_again=15.0)
+        assert (reply["off"], reply["state"]) == (True, OFF)
+        assert reply["ended_at"] is not None
+        assert state_of(ops, vm) == (OFF, "shutdown")
+        assert domain(ops.observe(), vm).pid is None
+
+    # -- /root/running_vms ---------------------------------------------------------------------------
+
+    @pytest.mark.parametrize(
+        ("text", "names"),
+        [
+            ("", ()),
+            ("web\ndb\n", ("web", "db")),
+            ("web\ndb", ("web", "db")),
+            ("web\r\ndb\r\n", ("web", "db")),
+            ("\n\nweb\n  \n", ("web",)),
+            ("web 01\n", ("web 01",)),
+        ],
+    )
+    def test_running_vms_is_read_however_it_was_written(
+        self, bench: Bench, text: str, names: tuple[str, ...]
+    ) -> None:
+        bench.set_running_vms(text)
+        ops = bench.open()
+        assert ops.observe().running_vms == names
+        assert ops.save_running(write=False) == (names, ())
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            (None, "new\n"),
+            ("", "new\n"),
+            ("old\nweb\n", "web\nnew\n"),
+            ("web\nold", "web\nnew\n"),
+            ("old\r\nweb\r\n", "web\r\nnew\n"),
+            ("web", "web\nnew\n"),
+            ("new\nunknown\n", "new\nunknown\n"),
+            ("\nweb\n", "\nweb\nnew\n"),
+        ],
+    )
+    def test_note_running_leaves_the_other_lines_alone(
+        self, bench: Bench, before: str | None, after: str
+    ) -> None:
+        if before is not None:
+            bench.set_running_vms(before)
+        ops = bench.open()
+        for _ in range(2):
+            ops.note_running(add=["new"], remove=["old"])
+            assert bench.running_vms() == after
+
+    @pytest.mark.parametrize("name", ["", "  ", "two\nlines"])
+    def test_note_running_takes_names_only(self, bench: Bench, name: str) -> None:
+        with refused("bad-request"):
+            bench.open().note_running(add=[name])
+        assert bench.running_vms() is None
+
+    def test_save_running_writes_what_runs(self, bench: Bench) -> None:
+        bench.add_vm("off")
+        bench.add_vm("on", running=True)
+        bench.set_running_vms("gone\n")
+        ops = bench.open()
+        assert ops.save_running(write=False) == (("gone",), ("on",))
+        assert bench.running_vms() == "gone\n"
+        assert ops.save_running(write=True) == (("gone",), ("on",))
+        assert bench.running_vms() == "on\n"
+
+    # -- files on the store --------------------------------------------------------------------------
+
+    def test_files_are_written_read_and_removed(self, bench: Bench) -> None:
+        ops, other = bench.open(), bench.open(OTHER)
+        assert ops.store_read("moves/a.json") is None
+        assert ops.store_read_dir("moves") == {}
+        ops.store_write("moves/a.json", "eins\nzwei ü\n")
+        ops.store_write("moves/a.json", "drei\n")
+        ops.store_append("moves/b.json", "1\n")
+        other.store_append("moves/b.json", "2\n")
+        assert other.store_read("moves/a.json") == "drei\n"
+        assert other.store_read_dir("moves") == {"a.json": "drei\n", "b.json": "1\n2\n"}
+        other.store_remove("moves/a.json")
+        other.store_remove("moves/a.json")
+        assert ops.store_read_dir("moves") == {"b.json": "1\n2\n"}
+
+    def test_of_two_exclusive_writers_one_is_told_who_was_first(self, bench: Bench) -> None:
+        bench.open().store_write("cordons/x.json", "first", exclusive=True)
+        other = bench.open(OTHER)
+        with refused("locked") as raised:
+            other.store_write("cordons/x.json", "second", exclusive=True)
+        assert raised.value.detail == "first"
+        assert other.store_read("cordons/x.json") == "first"
+
+    @pytest.mark.parametrize("path", ["", "/etc/passwd", "../x", "a/../b", "a//b", ".", "a\0b"])
+    def test_paths_stay_below_the_folder(self, bench: Bench, path: str) -> None:
+        ops = bench.open()
+        for use in (ops.store_read, ops.store_remove, lambda p: ops.store_write(p, "x")):
+            with refused("bad-request"):
+                use(path)
+
+    # -- locks ---------------------------------------------------------------------------------------
+
+    def test_a_lock_excludes_every_other_link_until_it_is_given_back(self, bench: Bench) -> None:
+        ops, same_host, other = bench.open(), bench.open(), bench.open(OTHER)
+        ops.store_lock("locks/vm-1", {"by": "ada"})
+        for taker in (ops, same_host, other):
+            with refused("locked") as raised:
+                taker.store_lock("locks/vm-1", {"by": "bob"})
+            assert json.loads(raised.value.detail) == {"by": "ada"}
+        other.store_lock("locks/vm-2", {"by": "bob"})
+        ops.store_unlock("locks/vm-1")
+        other.store_lock("locks/vm-1", {"by": "bob"})
+        with refused("bad-request"):
+            ops.store_unlock("locks/vm-1")
+
+    def test_a_lock_ends_with_its_link(self, bench: Bench) -> None:
+        ops, other = bench.open(), bench.open(OTHER)
+        ops.store_lock("locks/host-x", {"by": "ada"})
+        ops.close()
+        for _ in range(50):
+            if taken(other, "locks/host-x"):
+                return
+            bench.wait(0.1)
+        pytest.fail("the lock of a closed link is still held after 5 s")
+
+    def test_lock_files_stay(self, bench: Bench) -> None:
+        with refused("bad-request"):
+            bench.open().store_remove("locks/vm-1")
+
+    # -- trouble -------------------------------------------------------------------------------------
+
+    def test_a_frozen_libvirtd_is_told_as_such_and_hides_nothing_else(self, bench: Bench) -> None:
+        vm = bench.add_vm("web", running=True)
+        ops = bench.open()
+        with bench.frozen_libvirt():
+            facts = ops.observe(plan=True)
+            assert facts.libvirt_problem
+            assert facts.domains == ()
+            assert [p.uuid for p in facts.processes] == [vm.uuid]
+            assert facts.store.problem == ""
+            with refused("libvirt-silent"):
+                ops.running()
+            with refused("libvirt-silent"):
+                ops.dumpxml(vm.uuid, inactive=True, security=False)
+        assert domain(ops.observe(), vm).state == "running"
+
+    def test_a_store_that_is_not_mounted(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        ops = bench.open()
+        with bench.unmounted_store():
+            facts = ops.observe(plan=True)
+            assert (facts.store.mounted, bool(facts.store.problem)) == (False, True)
+            assert not any(f.on_store for f in facts.files.values())
+            assert ops.running().store_problem
+            for use in (
+                lambda: ops.store_read("store-id"),
+                lambda: ops.store_write("x", "x"),
+                lambda: ops.store_append("x", "x"),
+                lambda: ops.store_lock("locks/x", {}),
+            ):
+                with refused("store"):
+                    use()
+            with refused("virsh"):
+                ops.start(vm.uuid)
+        assert ops.store_read("x") is None
+
+    def test_a_store_that_is_read_only(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        ops = bench.open()
+        ops.store_write("note", "text")
+        with bench.read_only_store():
+            facts = ops.observe()
+            assert (facts.store.mounted, bool(facts.store.problem)) == (True, True)
+            assert ops.store_read("note") == "text"
+            for use in (
+                lambda: ops.store_write("note", "other"),
+                lambda: ops.store_append("note", "other"),
+                lambda: ops.store_remove("note"),
+                lambda: ops.store_lock("locks/x", {}),
+            ):
+                with refused("store"):
+                    use()
+            with refused("virsh"):
+                ops.start(vm.uuid)
+        assert ops.store_read("note") == "text"
+
+    def test_a_store_that_is_full(self, bench: Bench) -> None:
+        ops = bench.open()
+        ops.store_write("note", "text")
+        with bench.full_store():
+            assert ops.observe().store.problem
+            with refused("store"):
+                ops.store_write("big", "x" * 300_000)
+            with refused("store"):
+                ops.store_append("note", "x" * 300_000)
+            assert ops.store_read("big") is None
+            assert ops.store_read("note") == "text"
+
+    def test_a_host_that_is_cut_off(self, bench: Bench) -> None:
+        ops = bench.open()
+        with bench.cut_network():
+            with pytest.raises(LinkLost):
+                ops.running()
+            with pytest.raises(HostSilent):
+                bench.open()
+
+    def test_a_closed_link_carries_nothing(self, bench: Bench) -> None:
+        ops = bench.open()
+        ops.close()
+        ops.close()
+        with pytest.raises(HostSilent):
+            ops.running()
