@@ -1,7 +1,7 @@
 """The laptop's side of shipping the agent: the program given to `python3 -c`, and what it reads first.
 
-Not part of what is shipped. `python3 -I -S -c BOOTSTRAP` reads `payload()` from its standard input, builds the
-modules in memory, and serves; nothing is written to the host's disk.
+Not part of what is shipped. `python3 -I -S -c BOOTSTRAP` reads `payload()` from its standard input, builds
+the modules in memory, and serves; nothing is written to the host's disk.
 """
 
 from __future__ import annotations

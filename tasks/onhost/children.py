@@ -6,6 +6,7 @@ left to end by itself: libvirtd carries it out anyway, whether or not its client
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -59,7 +60,7 @@ def run(
         out, err = process.communicate(data, timeout=timeout)
     except subprocess.TimeoutExpired:
         _kill_group(process.pid)
-        raise Problem("deadline", f"{argv[0]} did not end within {timeout:.0f} s") from None
+        raise Problem("deadline", f"{argv[0]} did not end within {timeout:g} s") from None
     finally:
         with _lock:
             _doomed.discard(process.pid)
@@ -111,10 +112,8 @@ def _child(work: Callable[[], Any], result: int, keep: int) -> None:
             os.dup2(null, fd)
         for name in os.listdir("/proc/self/fd"):
             if int(name) > 2 and int(name) not in (result, keep):
-                try:
+                with contextlib.suppress(OSError):  # the one that listed the folder
                     os.close(int(name))
-                except OSError:
-                    pass  # the one that listed the folder
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         try:
@@ -146,7 +145,7 @@ def answer(pid: int, result: int, *, timeout: float, what: str) -> Any:
             left = until - time.monotonic()
             if left <= 0 or not poller.poll(left * 1000):
                 kill(pid)
-                raise Problem("store", f"{what} hangs (no answer within {timeout:.0f} s)")
+                raise Problem("store", f"{what} hangs (no answer within {timeout:g} s)")
             more = os.read(result, 65536)
             if not more:
                 break
@@ -162,10 +161,8 @@ def answer(pid: int, result: int, *, timeout: float, what: str) -> Any:
 
 
 def kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def reap(pid: int, *, timeout: float = 0.5) -> bool:
@@ -204,10 +201,8 @@ def _reap_all() -> None:
 
 
 def _kill_group(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def end_all() -> None:

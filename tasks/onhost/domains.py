@@ -22,7 +22,11 @@ def everything(*, xml: bool, timeout: float) -> dict[str, Any]:
     Raises Problem no-libvirt, libvirt-silent, virsh or bug.
     """
     until = time.monotonic() + timeout
-    version, listed, networks, errors = _first(timeout)
+    # The list of domains comes last: "none" and "failed" must never be mixed up, and the rc is the last's.
+    asked = ["version --daemon", "net-list --name", "list --all --uuid"]
+    (version, networks, listed), errors, rc = virsh.script(asked, timeout=timeout)
+    if rc != 0:
+        raise virsh.refusal(errors, rc)
     details = ["dominfo {}", "domstate {} --reason"]
     if xml:
         details += ["dumpxml {} --inactive --security-info", "dumpxml {}"]
@@ -31,7 +35,9 @@ def everything(*, xml: bool, timeout: float) -> dict[str, Any]:
         parts = domain.pop("parts")
         domain["xml"] = parts[0] if xml else ""
         domain["live_xml"] = parts[1] if xml and domain["state"] != virsh.OFF else ""
-    return {"version": version, "networks": _networks(networks, errors), "domains": domains}
+    # A host without a working QEMU tells no version, and may yet have domains.
+    told = virsh.daemon_version(version) if version else ""
+    return {"version": told, "networks": _networks(networks, errors), "domains": domains}
 
 
 def active(*, timeout: float) -> list[dict[str, Any]]:
@@ -46,21 +52,10 @@ def active(*, timeout: float) -> list[dict[str, Any]]:
     return [domain for domain in domains if domain["state"] != virsh.OFF]
 
 
-def _first(timeout: float) -> tuple[str, str, str, str]:
-    parts, errors = virsh.script(
-        ["version --daemon", "list --all --uuid", "net-list --name"], timeout=timeout
-    )
-    version, listed, networks = parts
-    if not version:
-        raise Problem("virsh", errors.strip() or "virsh tells no version")
-    if not virsh.uuids(listed) and "list domains" in errors:
-        raise Problem("virsh", errors.strip())
-    return virsh.daemon_version(version), listed, networks, errors
-
-
 def _networks(text: str, errors: str) -> list[str]:
-    if not text and errors.strip() and not any(words in errors for words in _NO_DRIVER):
-        raise Problem("virsh", errors.strip())
+    """Names of active networks; a libvirt without networks has none, any other failure is a Problem."""
+    if not text and "networks" in errors and not any(words in errors for words in _NO_DRIVER):
+        raise virsh.refusal(errors, 1)
     return virsh.names(text)
 
 
@@ -81,7 +76,7 @@ def _details(uuids: list[str], details: list[str], until: float) -> tuple[list[d
     missing: set[str] = set()
     for first in range(0, len(uuids), _AT_ONCE):
         group = uuids[first : first + _AT_ONCE]
-        parts, errors = virsh.script([d.format(u) for u in group for d in details], timeout=_left(until))
+        parts, errors, _ = virsh.script([d.format(u) for u in group for d in details], timeout=_left(until))
         for index, uuid in enumerate(group):
             own = parts[index * len(details) : (index + 1) * len(details)]
             if not all(own):

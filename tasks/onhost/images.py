@@ -24,7 +24,7 @@ LOOK = 2.0
 
 
 def named(xml: str) -> set[str]:
-    """Absolute paths of disks (with backing files and copy targets), media, firmware, kernels, shared folders."""
+    """Absolute paths of disks (with backing files and copy targets), media, firmware, kernels, folders."""
     import xml.etree.ElementTree as ElementTree
 
     try:

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
     from .processes import Process
 
+#: Python has it since 3.9, Linux since 5.3.
+_pidfd_open: Callable[[int], int] | None = getattr(os, "pidfd_open", None)
 RUNNING = ("running", "idle")
 #: Seconds between looks at what /proc alone cannot tell.
 _POLL = 0.05
+#: libvirt notices within some 10 ms; asking it costs about 25 ms of a processor.
+_CONFIRM = 0.02
 _REFRESH = 5.0
 #: Seconds that libvirt gets to notice that a QEMU process has ended.
 _NOTICE = 15.0
@@ -131,8 +135,8 @@ def _said(off: bool, seen: str, begin: float, ended_at: float | None) -> dict[st
 
 
 def _confirmed(uuid: str, until: float) -> bool:
-    """Whether it is off by libvirt's word and in /proc, as soon as both say so; False when it runs (again)."""
-    pause = _POLL
+    """Whether it is off by libvirt's word and in /proc, as soon as both say so; False: it runs (again)."""
+    pause = _CONFIRM
     while True:
         found = state(uuid)
         if processes.with_uuid(uuid):
@@ -142,7 +146,7 @@ def _confirmed(uuid: str, until: float) -> bool:
         if time.monotonic() >= until:
             return False
         time.sleep(pause)
-        pause = min(pause * 1.5, 0.25)
+        pause = min(pause * 1.3, 0.25)
 
 
 class _Ends:
@@ -153,11 +157,19 @@ class _Ends:
         self._watched: list[Process] = []
         for process in found:
             try:
-                self._fds[os.pidfd_open(process.pid)] = process.pid
+                if _pidfd_open is None:
+                    raise OSError("this Python has no pidfd_open")
+                fd = _pidfd_open(process.pid)
             except ProcessLookupError:
                 continue
-            except (AttributeError, OSError):
+            except OSError:
                 self._watched.append(process)
+                continue
+            # Between its discovery and now the number may have gone to another process.
+            if process.alive():
+                self._fds[fd] = process.pid
+            else:
+                os.close(fd)
         self._poller = select.poll()
         for fd in self._fds:
             self._poller.register(fd, select.POLLIN)
@@ -190,8 +202,10 @@ class _Ends:
 
 
 class _Asker:
-    """Asks the guest again and looks at its state now and then, in a thread: a hung guest agent or libvirtd
-    must not delay the moment in which the end is seen."""
+    """Asks the guest again and looks at its state now and then.
+
+    In a thread, for a hung guest agent or libvirtd must not delay the moment in which the end is seen.
+    """
 
     def __init__(self, uuid: str, ask_again: float | None, event: Callable[[dict[str, Any]], None]) -> None:
         self._uuid = uuid
@@ -230,14 +244,12 @@ class _Asker:
             self.state = f"unknown: {problem.message}"
 
     def _ask(self) -> None:
+        if not processes.with_uuid(self._uuid):
+            return
         self.asked += 1
         try:
             change("shutdown", self._uuid, timeout=_NOTICE)
         except Problem as problem:
             # A guest that is going off at this moment takes no more requests.
-            if (
-                not self._over.is_set()
-                and "is not running" not in problem.message
-                and processes.with_uuid(self._uuid)
-            ):
+            if not self._over.is_set() and processes.with_uuid(self._uuid):
                 self._event({"asked": self.asked, "problem": problem.message})

@@ -43,8 +43,7 @@ def below(path: str, folder: str) -> bool:
 
 
 def _unescape(text: str) -> str:
-    raw = _ESCAPE.sub(lambda m: chr(int(m.group(1), 8)), text)
-    return raw
+    return _ESCAPE.sub(lambda m: chr(int(m.group(1), 8)), text)
 
 
 def parse(text: str) -> list[Mount]:

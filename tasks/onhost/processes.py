@@ -1,4 +1,4 @@
-"""QEMU processes as /proc shows them, whatever libvirt says: who they are and what they have open to write."""
+"""QEMU processes as /proc shows them, whatever libvirt says: who they are, what they have open to write."""
 
 from __future__ import annotations
 

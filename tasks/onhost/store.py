@@ -64,7 +64,8 @@ def _space(mount: str) -> dict[str, Any]:
     cordons = [_read(root, [FOLDER, "cordons", name]) for name in _names(root, [FOLDER, "cordons"])]
     return {
         "cordons": [text for text in cordons if text is not None],
-        "store_id": (text or "").strip(),
+        # Kernels since 5.13 tell a file system's own identity, which is the same on every host.
+        "store_id": (text or "").strip() or (f"fsid-{space.f_fsid:x}" if space.f_fsid else ""),
         "total_bytes": space.f_blocks * space.f_frsize,
         "free_bytes": space.f_bavail * space.f_frsize,
     }

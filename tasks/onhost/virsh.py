@@ -53,25 +53,26 @@ def run(
     """
     rc, out, err = _virsh(argv, timeout, stdin, change, keep)
     if rc != 0:
-        raise _refusal(err, rc)
+        raise refusal(err, rc)
     return out
 
 
-def script(commands: Sequence[str], *, timeout: float = READ) -> tuple[list[str], str]:
-    """Outputs of several commands run by one virsh, and what it wrote to standard error.
+def script(commands: Sequence[str], *, timeout: float = READ) -> tuple[list[str], str, int]:
+    """Outputs of several commands run by one virsh, what it wrote to standard error, and the last one's rc.
 
-    virsh goes on after a command that fails: its output is then empty, and the caller has to notice.
+    virsh goes on after a command that fails: its output is then empty, and the caller has to notice. Only
+    of the last command the rc tells "nothing" from "failed".
     Commands hold no quotes or semicolons; domains are named by UUID only.
     """
     mark = f"==={os.urandom(12).hex()}==="
-    text = "".join(f"{command}; echo {mark}; " for command in commands)
+    text = "".join(f"echo {mark}; {command}; " for command in commands)
     rc, out, err = _virsh((text,), timeout, None, False, ())
     parts = sections(out, mark)
     if len(parts) != len(commands):
-        raise _refusal(err or f"virsh answered {len(parts)} of {len(commands)} commands", rc)
+        raise refusal(err or f"virsh answered {len(parts)} of {len(commands)} commands", rc)
     if _lost(err):
-        raise _refusal(err, rc)
-    return parts, err
+        raise refusal(err, rc)
+    return parts, err, rc
 
 
 def _virsh(
@@ -90,7 +91,7 @@ def _virsh(
         raise Problem("no-libvirt", "virsh is not installed") from None
     except Problem as problem:
         if problem.kind == "deadline":
-            raise Problem("libvirt-silent", f"libvirtd does not answer within {timeout:.0f} s") from None
+            raise Problem("libvirt-silent", f"libvirtd does not answer within {timeout:.1f} s") from None
         raise
 
 
@@ -98,8 +99,8 @@ def _lost(err: str) -> bool:
     return any(words in err for words in _NO_CONNECTION)
 
 
-def _refusal(err: str, rc: int) -> Problem:
-    said = " ".join(line.replace("error: ", "", 1).strip() for line in err.splitlines() if line.strip())
+def refusal(err: str, rc: int) -> Problem:
+    said = ": ".join(line.replace("error: ", "", 1).strip() for line in err.splitlines() if line.strip())
     if _lost(err):
         return Problem("libvirt-silent", f"libvirtd does not answer: {said}")
     return Problem("virsh", said or f"virsh ended with {rc}", rc)
@@ -112,9 +113,9 @@ def gone(text: str) -> bool:
 
 
 def sections(out: str, mark: str) -> list[str]:
-    """Outputs of the commands of a `script`: each ends in the mark (quiet virsh adds no line end to it)."""
-    parts = out.split(mark)
-    if parts.pop().strip():
+    """Outputs of the commands of a `script`: each follows a mark (quiet virsh adds no line end to it)."""
+    before, *parts = out.split(mark)
+    if before.strip():
         raise Problem("bug", "virsh printed more than it was asked for")
     return [part[1:] if part.startswith("\n") else part for part in parts]
 
