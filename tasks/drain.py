@@ -67,8 +67,7 @@ def drain(
     )
     wanted = relocation.targets(op, to)
     with op.session() as session, ExitStack() as held:
-        snapshot = session.observe(plan=True)
-        relocation.require_all(snapshot, "a drain")
+        snapshot = relocation.observe(session, "a drain", dry_run=dry_run)
         plan = placement.plan_drain(
             snapshot,
             op.inventory,
@@ -168,8 +167,7 @@ def undrain(
 
     allowed = relocation.overrides(ignore_reserve=ignore_reserve, ignore_apart=ignore_apart)
     with op.session() as session, ExitStack() as held:
-        snapshot = session.observe(plan=True)
-        relocation.require_all(snapshot, "an undrain")
+        snapshot = relocation.observe(session, "an undrain", dry_run=dry_run)
         present = snapshot.cordons()
         cordoned = [name for name in op.hosts if name in present]
         for name in op.hosts:

@@ -59,8 +59,7 @@ def migrate(
     )
     wanted = relocation.targets(op, to)
     with op.session() as session:
-        snapshot = session.observe(plan=True)
-        relocation.require_all(snapshot, "a move")
+        snapshot = relocation.observe(session, "a move", dry_run=dry_run)
         chosen = select(snapshot, vm, hosts=op.hosts)
         plan = placement.plan_migrate(
             snapshot, op.inventory, chosen, wanted, overrides=allowed, shutdown_timeout=timeout

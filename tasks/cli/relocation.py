@@ -17,7 +17,7 @@ from tasks.cluster.move import MoveOptions
 from tasks.cluster.operation import Operation
 from tasks.cluster.relocate import Result, carry_out
 from tasks.cluster.session import Session
-from tasks.cluster.sharedstore import SharedStore
+from tasks.cluster.sharedstore import SharedStore, identify
 from tasks.cluster.subject import OVERRIDES
 
 
@@ -37,12 +37,16 @@ def targets(op: Operator, to: str) -> tuple[str, ...]:
     return tuple(host.name for host in inventories.resolve(op.inventory, [to]))
 
 
-def require_all(snapshot: Snapshot, what: str) -> None:
-    """Raise Refused unless every host of the inventory answered: unknown is not off."""
+def observe(session: Session, what: str, *, dry_run: bool) -> Snapshot:
+    """The cluster, to plan on. Raises Refused unless every host answered: unknown is not off."""
+    snapshot = session.observe(plan=True)
+    if not dry_run and identify(session, snapshot):
+        snapshot = session.observe(plan=True)
     unsure = snapshot.unsure()
     if unsure:
         who = "; ".join(f"{s.host} does not answer ({s.reason})" for s in unsure)
         raise Refused(f"{who}.", f"It may be running anything, so {what} is refused; nothing was changed.")
+    return snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,10 @@ class HostOps:
         before = reply["before"]
         return None if before is None else tuple(before), tuple(reply["after"])
 
+    def store_init(self) -> None:
+        """Give the store its identity, MOUNT/.vmfab/store-id, unless it has one."""
+        self._call("store.init", deadline=READ, mount=self._mount)
+
     def store_write(self, path: str, text: str, *, exclusive: bool = False) -> None:
         """Write a file below MOUNT/.vmfab atomically; `exclusive` fails with kind "locked" if it exists."""
         self._call("store.write", deadline=READ, mount=self._mount, path=path, text=text, exclusive=exclusive)

@@ -66,6 +66,19 @@ class SharedStore:
             self._hosts.insert(0, name)
 
 
+def identify(session: Session, snapshot: Snapshot) -> bool:
+    """Give the store an identity through every host that sees one without; whether there was any.
+
+    Kernels before 5.13 tell none, so a file has to. Hosts that see different file systems make different ones,
+    and are found out by that.
+    """
+    lacking = [f.host for f in snapshot.facts() if not f.store.problem and not f.store.store_id]
+    for name in lacking:
+        with session.using(name) as ops:
+            ops.store_init()
+    return bool(lacking)
+
+
 def store_of(session: Session, snapshot: Snapshot, *, last: Sequence[str] = ()) -> SharedStore:
     """The store through the hosts that have it in good order; those in `last` (being emptied) come last."""
     able = [facts.host for facts in snapshot.facts() if not facts.store.problem]
