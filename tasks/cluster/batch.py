@@ -1,0 +1,100 @@
+"""The same work on many VMs: so many at a time, and what Ctrl-C means."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from tasks.cluster.errors import Interrupted
+
+#: Seconds between two looks at the queue of answers, so that Ctrl-C is noticed.
+_LOOK = 0.2
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Batch(Generic[T, R]):
+    """Does `work` on each item, `parallel` of them at the same time.
+
+    `left` makes the result of an item that was not begun, `describe` names one, and `interrupted` is called
+    at the first Ctrl-C, to tell the operator.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[T],
+        work: Callable[[T], R],
+        *,
+        parallel: int,
+        left: Callable[[T], R],
+        describe: Callable[[T], str],
+        interrupted: Callable[[], None],
+    ) -> None:
+        self._items = list(items)
+        self._work = work
+        self._parallel = max(1, parallel)
+        self._left = left
+        self._describe = describe
+        self._interrupted = interrupted
+        self._waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[int, R | BaseException]] = queue.SimpleQueue()
+        self._no_more = threading.Event()
+        self._results: dict[int, R] = {}
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the operator pressed Ctrl-C."""
+        return self._no_more.is_set()
+
+    def run(self) -> tuple[R, ...]:
+        """Do it; one result per item, in their order.
+
+        The first Ctrl-C finishes what is under way and begins no more. The second raises Interrupted at once.
+        What `work` raises is raised here.
+        """
+        for index in range(len(self._items)):
+            self._waiting.put(index)
+        for _ in range(min(self._parallel, len(self._items))):
+            threading.Thread(target=self._run, name="vm", daemon=True).start()
+        while len(self._results) < len(self._items):
+            try:
+                self._collect()
+            except KeyboardInterrupt:
+                if self._no_more.is_set():
+                    raise self._cut_short() from None
+                self._no_more.set()
+                self._interrupted()
+        return tuple(self._results[index] for index in range(len(self._items)))
+
+    def _collect(self) -> None:
+        try:
+            index, answer = self._done.get(timeout=_LOOK)
+        except queue.Empty:
+            return
+        if isinstance(answer, BaseException):
+            raise answer
+        self._results[index] = answer
+
+    def _run(self) -> None:
+        while True:
+            try:
+                index = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            item = self._items[index]
+            try:
+                result = self._left(item) if self._no_more.is_set() else self._work(item)
+            except BaseException as error:  # handed to the main thread, which raises it
+                self._done.put((index, error))
+                return
+            self._done.put((index, result))
+
+    def _cut_short(self) -> Interrupted:
+        open_ones = [self._describe(item) for i, item in enumerate(self._items) if i not in self._results]
+        return Interrupted(
+            f"Interrupted; not known how it ended for: {', '.join(open_ones)}.",
+            "Run 'fab status' to see where each VM is.",
+        )
