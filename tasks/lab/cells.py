@@ -28,6 +28,7 @@ class Settings:
     hosts: list[str] = field(default_factory=list)
     store_mib: int = 2048
     kvm: bool = False
+    samples: list[str] = field(default_factory=list)  # the VMs that are made already
 
 
 class Cells:
@@ -240,14 +241,20 @@ class Cells:
 
     def wait_ready(self, name: str, seconds: float = 60.0) -> None:
         """Wait until a host's sshd listens and its libvirtd answers; raises LabError."""
+        self.wait_daemon(name, "sshd", seconds)
+        self.wait_daemon(name, "libvirtd", seconds)
+
+    def wait_daemon(self, name: str, daemon: str, seconds: float = 60.0) -> None:
+        """Wait until a host's "sshd" listens or its "libvirtd" answers; raises LabError."""
         leader = self.host(name)
-        listening = Path(f"/proc/{leader.pid}/net/tcp")
-        namespaces.until(
-            lambda: ":0016 00000000:0000 0A" in listening.read_text(), seconds, f"sshd on {name}"
-        )
-        socket = Path(f"/proc/{leader.pid}/root/run/libvirt/libvirt-sock")
-        namespaces.until(socket.exists, seconds, f"libvirtd on {name}")
-        self.virsh(name, "list", "--name", timeout=seconds)
+        if daemon == "sshd":
+            table = Path(f"/proc/{leader.pid}/net/tcp")
+            listening = ":0016 00000000:0000 0A"
+            namespaces.until(lambda: listening in table.read_text(), seconds, f"sshd on {name}")
+        else:
+            socket = Path(f"/proc/{leader.pid}/root/run/libvirt/libvirt-sock")
+            namespaces.until(socket.exists, seconds, f"libvirtd on {name}")
+            self.virsh(name, "list", "--name", timeout=seconds)
 
     def power_off(self, name: str) -> None:
         """Take a host's power away: all that runs on it is dead at once. Its disk stays."""

@@ -83,7 +83,7 @@ class Faults(Cells):
         """Start a daemon that was killed, and wait until it answers."""
         if not self._daemon_pids(host, daemon):
             self.run_on(host, ["/opt/lab/service", daemon])
-        self.wait_ready(host)
+        self.wait_daemon(host, daemon)
 
     def _daemon_pids(self, host: str, daemon: str) -> list[int]:
         if daemon not in DAEMONS:

@@ -20,8 +20,8 @@ META_PACKAGES = {
 MODULES = ("virtio_pci", "virtio_blk", "evdev", "button")
 APPLETS = (
     "sh", "cat", "cut", "date", "dd", "echo", "env", "free", "grep", "head", "insmod", "ip", "kill", "ls",
-    "mkfifo", "mount", "poweroff", "printf", "ps", "reboot", "setsid", "sleep", "sort", "sync", "tail", "top",
-    "tr", "uptime", "vi", "wc",
+    "mkfifo", "mount", "poweroff", "printf", "ps", "reboot", "seq", "setsid", "sleep", "sort", "sync", "tail",
+    "top", "tr", "uptime", "vi", "wc",
 )  # fmt: skip
 
 

@@ -8,8 +8,12 @@ from pathlib import Path
 RECORD = 64  # bytes per line
 BOOTS_AT = 4096
 BOOTS = 960
-RING_AT = 65536
+PAGES_AT = 65536
+PAGES = 256
+PAGE = 4096
+RING_AT = 2 * 1024 * 1024
 RING = 4096
+END = RING_AT + RING * RECORD
 MAGIC = b"vmfab practice guest\n"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tasks.lab import hostfiles, kvm, namespaces, packages
 from tasks.lab.faults import Faults
-from tasks.lab.guests import Guests, samples
+from tasks.lab.guests import Guests, Sample, samples
 from tasks.lab.namespaces import run
 from tasks.lab.problem import LabRefused
 
@@ -92,21 +92,32 @@ class Lab(Faults, Guests):
     # VMs
 
     def _make_vms(self, count: int, say: Callable[[str], object]) -> None:
-        have = set(self.images())
-        wanted: dict[str, list[tuple[str, str]]] = {host: [] for host in self.hosts}
+        """Make the sample VMs that were not made before; one that was made half is completed."""
+        made = self.settings().samples
+        wanted: dict[str, list[Sample]] = {host: [] for host in self.hosts}
         others = self.hosts[1:] or self.hosts
         for number, sample in enumerate(samples(count)):
             host = self.hosts[0] if number < (count + 1) // 2 else others[number % len(others)]
-            if sample.name not in have:
-                wanted[host].append((sample.name, sample.acpi))
-        if any(wanted.values()):
-            say(f"Starting {sum(map(len, wanted.values()))} VMs")
+            if sample.name not in made:
+                wanted[host].append(sample)
+        missing = [sample.name for several in wanted.values() for sample in several]
+        if not missing:
+            return
+        say(f"Starting {len(missing)} VMs")
+        images = self.images()
 
         def make(host: str) -> None:
-            for name, acpi in wanted[host]:
-                self.add_vm(name, host, acpi=acpi)
+            defined, running = self.defined(host), self.running(host)
+            for sample in wanted[host]:
+                if sample.name not in defined:
+                    if sample.name in images:
+                        self.image(sample.name).unlink()  # nothing has ever run from it
+                    self.add_vm(sample.name, host, acpi=sample.acpi)
+                elif sample.name not in running:
+                    self.virsh(host, "start", sample.name)
 
         self._each(self.hosts, make)
+        self.save(replace(self.settings(), samples=[*made, *missing]))
 
     # libvirt asks QEMU what it can do when it first starts: seconds per host, the same answer everywhere.
 

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.lab.image import BOOTS, BOOTS_AT, MAGIC, RECORD, RING, RING_AT
+from tasks.lab.image import BOOTS, BOOTS_AT, END, MAGIC, PAGE, PAGES, PAGES_AT, RECORD, RING, RING_AT
 from tasks.lab.problem import LabError
 
 
@@ -36,14 +36,14 @@ class Testimony:
 def read(path: Path) -> Testimony:
     """Read a guest's disk, also of a running guest; raises LabError when it is no practice disk."""
     with path.open("rb") as file:
-        data = file.read(RING_AT + RING * RECORD)
-    if not data.startswith(MAGIC) or len(data) < RING_AT + RING * RECORD:
+        data = file.read(END)
+    if not data.startswith(MAGIC) or len(data) < END:
         raise LabError(f"{path} is not the disk of a practice guest.")
     return judge(data)
 
 
 def judge(data: bytes) -> Testimony:
-    """Judge the first RING_AT + RING * RECORD bytes of a guest's disk."""
+    """Judge the first END bytes of a guest's disk."""
     wrong: list[str] = []
     boots = _boots(data, wrong)
     records: dict[int, str] = {}
@@ -67,10 +67,13 @@ def judge(data: bytes) -> Testimony:
     if stale:
         wrong.append(f"stale: {len(stale)} old records came back")
     wrong.extend(_writers(boots, {c: b for c, b in records.items() if c >= first}))
+    wrong.extend(_overlaps(boots, _own_last(data)))
     return Testimony(tuple(boots), last, tuple(wrong))
 
 
 def _fields(data: bytes, at: int) -> list[str]:
+    if not data[at]:
+        return []
     return data[at : at + RECORD].replace(b"\0", b"").decode("ascii", "replace").split()
 
 
@@ -107,4 +110,36 @@ def _writers(boots: list[Boot], records: dict[int, str]) -> list[str]:
             at += 1
         if strangers:
             found.append(f"two writers: {strangers} records during boot {boot.number} are not its own")
+    return found
+
+
+# A guest that is killed may lose the end of what it had flushed at the same time.
+SLACK = 2
+
+
+def _own_last(data: bytes) -> dict[str, int]:
+    """Return the last counter that each boot wrote, from the pages that nobody else writes."""
+    last: dict[str, int] = {}
+    for at in range(PAGES_AT, PAGES_AT + PAGES * PAGE, PAGE):
+        if not any(data[at : at + PAGE]):
+            continue
+        for record in range(at, at + PAGE, RECORD):
+            fields = _fields(data, record)
+            if len(fields) == 2 and fields[0].isdigit():
+                last[fields[1]] = max(last.get(fields[1], 0), int(fields[0]))
+    return last
+
+
+def _overlaps(boots: list[Boot], last: dict[str, int]) -> list[str]:
+    """No boot may have gone on writing once the next one had begun, and no boot may be forgotten."""
+    found = []
+    for one, two in itertools.pairwise(boots):
+        wrote = last.get(one.boot_id, 0)
+        if wrote > two.start + SLACK:
+            until = f"boot {one.number} wrote up to {wrote}"
+            found.append(f"two writers: {until}, boot {two.number} began at {two.start}")
+    known = {boot.boot_id for boot in boots}
+    found += [
+        f"two writers: boot {stranger} is not in the list" for stranger in last if stranger not in known
+    ]
     return found

@@ -73,10 +73,18 @@ def test_up_twice_then_down_twice_without_a_trace(small: Lab) -> None:
     assert small.status() == []
 
 
+def coming_up(lab: Lab) -> subprocess.Popen[bytes]:
+    """Bring a lab up in a process of its own."""
+    code = (
+        "import sys; from pathlib import Path; from tasks.lab.lab import Lab;"
+        " Lab(Path(sys.argv[1]), Path(sys.argv[2])).up(2, 2)"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, lab.root, lab.cache], cwd=PROJECT)
+
+
 @pytest.mark.parametrize("seconds", [0.3, 0.8, 1.5, 3.0])
 def test_up_killed_in_the_middle_can_be_repeated(small: Lab, seconds: float) -> None:
-    code = f"from pathlib import Path; from tasks.lab.lab import Lab; Lab(Path({str(small.root)!r}), Path({str(CACHE)!r})).up(2, 2)"
-    with subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT) as process:
+    with coming_up(small) as process:
         time.sleep(seconds)
         process.kill()
     small.up(hosts=2, vms=2)
@@ -84,8 +92,7 @@ def test_up_killed_in_the_middle_can_be_repeated(small: Lab, seconds: float) -> 
 
 
 def test_down_in_the_middle_of_up_leaves_nothing(small: Lab) -> None:
-    code = f"from pathlib import Path; from tasks.lab.lab import Lab; Lab(Path({str(small.root)!r}), Path({str(CACHE)!r})).up(2, 2)"
-    with subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT) as process:
+    with coming_up(small) as process:
         time.sleep(0.8)
         process.kill()
     small.down()
@@ -100,12 +107,12 @@ def test_after_a_reboot_of_the_machine_up_starts_from_nothing(small: Lab) -> Non
     assert small.status()[0].running == ("web",)
 
 
-def test_two_labs_live_side_by_side(small: Lab, lab: Lab) -> None:
+def test_two_labs_live_side_by_side(small: Lab, clean_lab: Lab) -> None:
     small.up(hosts=1, vms=1)
-    assert lab.running("vmhost1") == []
+    assert clean_lab.running("vmhost1") == []
     assert small.running("vmhost1") == ["web"]
     small.down()
-    assert lab.status()[0].on
+    assert clean_lab.status()[0].on
 
 
 def test_a_process_that_only_carries_the_marks_is_left_alone(small: Lab) -> None:

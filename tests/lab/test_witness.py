@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.lab import image, witness
-from tasks.lab.image import BOOTS_AT, RECORD, RING, RING_AT
+from tasks.lab.image import BOOTS_AT, PAGE, PAGES_AT, RECORD, RING, RING_AT
 from tasks.lab.problem import LabError
 
 A, B, C = (f"{letter * 8}-0000-4000-8000-000000000000" for letter in "abc")
@@ -24,11 +24,16 @@ class Disk:
 
     def boot(self, number: int, boot_id: str, start: int) -> None:
         at = BOOTS_AT + (number - 1) * RECORD
-        self.data[at : at + RECORD] = b"%-63s\n" % b"%12d %s %12d" % (number, boot_id.encode(), start)
+        self.data[at : at + RECORD] = b"%-63s\n" % (b"%12d %s %12d" % (number, boot_id.encode(), start))
 
     def write(self, first: int, last: int, boot_id: str) -> None:
         for counter in range(first, last + 1):
             at = RING_AT + counter % RING * RECORD
+            self.data[at : at + RECORD] = b"%12d %-50s\n" % (counter, boot_id.encode())
+
+    def write_page(self, page: int, first: int, last: int, boot_id: str) -> None:
+        for counter in range(first, last + 1):
+            at = PAGES_AT + page * PAGE + counter % 64 * RECORD
             self.data[at : at + RECORD] = b"%12d %-50s\n" % (counter, boot_id.encode())
 
     def read(self) -> witness.Testimony:
@@ -72,6 +77,24 @@ def test_a_boot_that_saw_an_older_disk_is_seen(disk: Disk) -> None:
     disk.boot(2, B, 10)  # as if records 11..20 had not been there yet
     disk.write(11, 15, B)
     assert any("two writers" in text for text in disk.read().wrong)
+
+
+def test_a_writer_whose_traces_were_overwritten_is_seen(disk: Disk) -> None:
+    disk.boot(1, A, 0)
+    disk.write(1, 40, A)
+    disk.write_page(10, 1, 40, A)
+    disk.boot(2, B, 20)
+    disk.write(21, 60, B)
+    disk.write_page(11, 21, 60, B)
+    assert disk.read().wrong == ("two writers: boot 1 wrote up to 40, boot 2 began at 20",)
+
+
+def test_a_writer_whose_boot_record_was_overwritten_is_seen(disk: Disk) -> None:
+    disk.boot(1, B, 0)
+    disk.write(1, 40, B)
+    disk.write_page(10, 1, 40, B)
+    disk.write_page(11, 1, 30, A)
+    assert disk.read().wrong == (f"two writers: boot {A} is not in the list",)
 
 
 def test_any_lost_write_is_seen(disk: Disk) -> None:
