@@ -6,6 +6,7 @@ import concurrent.futures._base as futures_base
 import concurrent.futures.thread as futures_thread
 import logging
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -176,6 +177,24 @@ def _not_about_the_end(record: logging.LogRecord) -> bool:
     return kind is None or not issubclass(kind, (SimKilled, SimOver))
 
 
+def _imported_by_name() -> list[tuple[Any, str, Any]]:
+    """Places in our own modules that hold the real things under a name of their own."""
+    ours = [m for name, m in sys.modules.items() if name.startswith("tasks.")]
+    swaps: list[tuple[Any, Any]] = [
+        (_real_lock, _lock),
+        (_real_rlock, _rlock),
+        (_real_queue, _queue),
+        (_real_sleep, _sleep),
+    ]
+    return [
+        (module, name, ours_now)
+        for module in ours
+        for name, value in vars(module).items()
+        for real, ours_now in swaps
+        if value is real
+    ]
+
+
 @contextmanager
 def installed(scheduler: Scheduler) -> Iterator[None]:
     """Run what is inside, and all threads it starts, on the scheduler."""
@@ -194,6 +213,7 @@ def installed(scheduler: Scheduler) -> Iterator[None]:
         (futures_base, "time", SimpleNamespace(monotonic=lambda: scheduler.time)),
         (futures_thread, "_global_shutdown_lock", SimLock()),
     ]
+    places += _imported_by_name()
     before = [(place, name, getattr(place, name)) for place, name, _ in places]
     futures_base.LOGGER.addFilter(_not_about_the_end)
     _active = scheduler
