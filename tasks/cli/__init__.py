@@ -26,6 +26,11 @@ hint go to standard error and its code becomes the exit code. Never print, never
 
 Output: `op.say`, `op.warn`, `op.output.table(Table(...))`, `op.output.document(dict)`. With --json, messages
 and tables go to standard error by themselves. Names are made harmless on the way out.
+
+VMs: `tasks.cli.select.select(snapshot, vm, hosts=op.hosts, running=True)` understands names, patterns, UUIDs
+and lists with commas. Long work: `with progress(op.output, len(moves)) as notify:` (tasks.cli.progress) shows
+the events of tasks.cluster.events; Operator(output=..., inventory=..., connector=...) makes one for tests,
+and `drain.body(operator, ...)` calls a task with it.
 '''
 
 from tasks.cli.context import Operator

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 FABFILE = '''
 import sys
+import time
 sys.path.insert(0, {root!r})
 from invoke import Collection, task
 from tasks.cli import Hosts, Operator, executor, vmtask
@@ -51,6 +52,9 @@ def cluster(op: Operator, vm: str, yes: bool = False) -> int | None:
         raise ends[vm]
     if vm == "ask":
         op.confirm("Sure?")
+    if vm == "wait":
+        op.say("ready")
+        time.sleep(50)
     if vm == "many":
         for number in range(100000):
             op.say(str(number))
@@ -76,10 +80,10 @@ def fab(tmp_path: Path) -> Fab:
     )
     environment = os.environ | {"VMFAB_INVENTORY": str(tmp_path / "hosts.ini"), "HOME": str(tmp_path)}
 
-    def run(*words: str, shell: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+    def run(*words: str, shell: str = "", before: str = "", **more: str) -> subprocess.CompletedProcess[str]:
         command = [str(Path(sys.prefix) / "bin" / "fab"), *words]
         if shell:
-            command = ["bash", "-c", f'"$@" {shell}', "bash", *command]
+            command = ["bash", "-c", f'{before} "$@" {shell}', "bash", *command]
         return subprocess.run(
             command,
             cwd=tmp_path,
@@ -157,6 +161,15 @@ def test_exit_codes(fab: Fab, vm: str, code: int) -> None:
     assert done.returncode == code
     assert ("Traceback" in done.stderr) == (vm == "bug")
     assert ("Please report" in done.stderr) == (vm == "bug")
+
+
+def test_ctrl_c_ends_with_a_sentence(fab: Fab) -> None:
+    # Without `set -m` a shell makes what it puts into the background deaf to Ctrl-C.
+    shell = ">out & while ! grep -q ready out; do sleep 0.1; done; kill -INT $!; wait $!"
+    done = fab("cluster", "wait", shell=shell, before="set -m;")
+    assert done.stderr.startswith("fab: interrupted.\n")
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 130
 
 
 def test_the_first_bad_end_stops_the_line(fab: Fab) -> None:
