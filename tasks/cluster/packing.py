@@ -50,8 +50,9 @@ def place(needs: Iterable[VmNeed], rooms: Iterable[HostRoom]) -> Placement:
     if hopeful := [n for n in left if filling.hopeful(n)]:
         hoped = {n.vm for n in hopeful}
         movable = [n for n in todo if n.vm in filling.at or n.vm in hoped]
+        filling = _without_largest(movable, filling)
         if len(movable) * len(hosts) <= EXACT_PAIRS:
-            filling = search(movable, filling, len(hopeful))
+            filling = search(movable, filling, len(movable) - len(filling.at))
         filling = evict([n for n in movable if n.vm not in filling.at], filling)
     return Placement(
         placed={n.vm: filling.at[n.vm] for n in todo if n.vm in filling.at},
@@ -134,3 +135,19 @@ def _spread(todo: list[VmNeed], filling: Filling) -> list[VmNeed]:
         else:
             filling.put(need, room.name)
     return left
+
+
+def _without_largest(movable: list[VmNeed], filling: Filling) -> Filling:
+    """Give up 1, 2, 4, 8 ... of the largest VMs as long as that leaves fewer over in all.
+
+    Largest first leaves the small ones over when there is not enough room for all: many, where one would do.
+    """
+    give_up = 1
+    while give_up < len(movable) - len(filling.at):
+        trial = Filling(filling.empty)
+        _spread(movable[give_up:], trial)
+        if len(trial.at) <= len(filling.at):
+            break
+        filling = trial
+        give_up *= 2
+    return filling

@@ -190,6 +190,14 @@ def test_eviction_makes_room_beyond_the_exact_search() -> None:
     assert place(needs, rooms).unplaced == ()
 
 
+def test_few_large_ones_give_way_to_many_small_ones_when_room_is_short() -> None:
+    """Largest first would place the ten large ones and leave twenty small ones over."""
+    needs = [*(need(f"large{i}", 20) for i in range(10)), *(need(f"vm{i}", 10) for i in range(100))]
+    rooms = [room(f"h{i}", 20) for i in range(50)]
+    assert len(needs) * len(rooms) > 2_000
+    assert len(place(needs, rooms).unplaced) <= 12
+
+
 def test_memory_is_spread_evenly() -> None:
     placement = place(
         [need(f"vm{i}", 10) for i in range(6)],
