@@ -42,29 +42,34 @@ def provide(cache: Path) -> tuple[Path, Path]:
 def _fetch(folder: Path) -> None:
     """Download and unpack the kernel's packages; nothing is installed on this machine."""
     folder.mkdir(parents=True, exist_ok=True)
-    packages = kernel_packages()
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        Path(scratch).chmod(0o755)  # apt's download user must be able to see it
-        done = subprocess.run(
-            ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *packages],
-            cwd=scratch, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise LabError(
-                f"The guests' kernel ({', '.join(packages)}) cannot be downloaded: {_last_line(done.stderr)}",
-                "Type: apt-get update",
-            )
-        unpacked = Path(scratch) / "unpacked"
-        for deb in sorted(Path(scratch).glob("*.deb")):
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        scratch = Path(name)
+        try:
+            _download(scratch)
+        except LabError:
+            # No package lists yet, or they name a kernel that the archive has replaced since.
+            subprocess.run(["apt-get", "update", "-q"], capture_output=True, check=False)
+            _download(scratch)
+        unpacked = scratch / "unpacked"
+        for deb in sorted(scratch.glob("*.deb")):
             subprocess.run(["dpkg", "-x", str(deb), str(unpacked)], check=True)
         shutil.rmtree(folder / "unpacked", ignore_errors=True)
         unpacked.rename(folder / "unpacked")
     images = sorted((folder / "unpacked/boot").glob("vmlinuz-*"))
     if not images:
-        raise LabError(f"No kernel in the packages {', '.join(packages)}.")
+        raise LabError("There is no kernel in the packages for the practice guests.")
     part = folder / "vmlinuz.part"
     shutil.copyfile(images[-1], part)
     part.rename(folder / "vmlinuz")
+
+
+def _download(folder: Path) -> None:
+    packages = kernel_packages()
+    command = ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *packages]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise LabError(f"The guests' kernel ({', '.join(packages)}) cannot be downloaded: {reason}")
 
 
 def kernel_packages() -> list[str]:
@@ -80,12 +85,7 @@ def kernel_packages() -> list[str]:
             if family == "debian":
                 return images[:1]
             return [images[0], re.sub("^linux-image-(unsigned-)?", "linux-modules-", images[0])]
-    raise LabError("The package archive knows no kernel for the practice guests.", "Type: apt-get update")
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "no message"
+    raise LabError("The package archive knows no kernel for the practice guests.")
 
 
 def _initramfs(unpacked: Path) -> bytes:

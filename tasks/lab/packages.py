@@ -1,6 +1,6 @@
 """The packages that the practice cluster needs: which, why, what is missing, and their installation.
 
-The names are the same on Debian 12 and 13 and on Ubuntu 22.04 and 24.04.
+The names are those of Debian 12 and 13 and of Ubuntu 22.04 and 24.04.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Package:
     name: str
     proof: str
     reason: str
+    apart: bool = False  # only newer distributions pack it apart; in others its proof comes with another
 
 
 PACKAGES = (
@@ -31,6 +32,12 @@ PACKAGES = (
         "libvirt-daemon-driver-qemu",
         "/usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so",
         "libvirtd's part for QEMU",
+    ),
+    Package(
+        "libvirt-daemon-driver-network",
+        "/usr/lib/*/libvirt/connection-driver/libvirt_driver_network.so",
+        "libvirtd's part for networks",
+        apart=True,
     ),
     Package("libvirt-clients", "/usr/bin/virsh", "virsh"),
     Package("qemu-system-x86", "/usr/bin/qemu-system-x86_64", "runs the guests"),
@@ -60,7 +67,7 @@ def require() -> None:
     """Raise LabRefused when a package is missing; the error says how to get it."""
     lacking = missing()
     if lacking:
-        names = " ".join(package.name for package in lacking)
+        names = " ".join(package.name for package in _wanted(lacking))
         raise LabRefused(
             f"The practice cluster needs packages that are not installed: {names}.",
             f"Type: sudo ./fab demo (it installs them), or: apt-get install --no-install-recommends {names}",
@@ -77,22 +84,36 @@ def install(say: Callable[[str], object]) -> None:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         require()
-    for package in lacking:
+    for package in _wanted(lacking):
         say(f"Installing {package.name}: {package.reason}")
-    names = [package.name for package in lacking]
     units = _units()
     with _no_services():
-        command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *names]
-        if not _apt(command)[0]:
+        if not _apt(_command(lacking))[0]:
             say("Reading the package lists anew")
             _apt(["apt-get", "update", "-q"])
-            done, message = _apt(command)
+            done, message = _apt(_command(lacking))
             if not done:
-                raise LabError(f"apt-get cannot install {' '.join(names)}: {message}")
+                names = " ".join(package.name for package in _wanted(lacking))
+                raise LabError(f"apt-get cannot install {names}: {message}")
     new = sorted(_units() - units)
     if new and shutil.which("systemctl"):
         subprocess.run(["systemctl", "disable", "-q", *new], capture_output=True, check=False)
     require()
+
+
+def _wanted(lacking: list[Package]) -> list[Package]:
+    return [package for package in lacking if not package.apart or _known(package.name)]
+
+
+def _known(name: str) -> bool:
+    """Tell whether the package archive has a package."""
+    done = subprocess.run(["apt-cache", "show", "-q", name], capture_output=True, check=False)
+    return done.returncode == 0 and bool(done.stdout)
+
+
+def _command(lacking: list[Package]) -> list[str]:
+    names = [package.name for package in _wanted(lacking)]
+    return ["apt-get", "install", "-y", "-q", "--no-install-recommends", *names]
 
 
 def _units() -> set[str]:
@@ -115,7 +136,8 @@ def _apt(words: list[str]) -> tuple[bool, str]:
 def _no_services() -> Iterator[None]:
     """Keep package scripts from starting services; an administrator's own policy is put back after."""
     saved = POLICY.with_name("policy-rc.d.vmfab-saved")
-    if POLICY.exists() and not saved.exists():
+    ours = POLICY.exists() and POLICY.read_text(encoding="utf-8", errors="replace") == REFUSE
+    if POLICY.exists() and not ours:  # ours was left by an installation that was killed
         POLICY.rename(saved)
     POLICY.write_text(REFUSE, encoding="ascii")
     POLICY.chmod(0o755)
