@@ -7,13 +7,14 @@ the modules in memory, and serves; nothing is written to the host's disk.
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 PACKAGE = "vmfab_onhost"
 
-#: Reads ten digits and so many bytes of JSON {module: source}, imports from that, and runs serve.main().
+#: Reads ten digits and so many bytes of compressed JSON {module: source}, and runs serve.main() from it.
 BOOTSTRAP = """
-import json, os, sys
+import json, os, sys, zlib
 def take(n):
     data = b""
     while len(data) < n:
@@ -21,7 +22,7 @@ def take(n):
         if not more: os._exit(3)
         data += more
     return data
-sources = json.loads(take(int(take(10))))
+sources = json.loads(zlib.decompress(take(int(take(10)))))
 class Memory:
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -47,5 +48,5 @@ def payload() -> bytes:
             sources[PACKAGE] = path.read_text(encoding="utf-8")
         elif path.stem != "bootstrap":
             sources[f"{PACKAGE}.{path.stem}"] = path.read_text(encoding="utf-8")
-    data = json.dumps(sources).encode()
+    data = zlib.compress(json.dumps(sources).encode(), 9)
     return b"%010d" % len(data) + data

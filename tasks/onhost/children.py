@@ -114,6 +114,7 @@ def _child(work: Callable[[], Any], result: int, keep: int) -> None:
             if int(name) > 2 and int(name) not in (result, keep):
                 with contextlib.suppress(OSError):  # the one that listed the folder
                     os.close(int(name))
+        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         try:

@@ -5,7 +5,39 @@
     event    {"id": 7, "event": {...}}, zero or more before the reply
 
 Requests are served at the same time, each in a thread. The agent ends at once when its input ends or nothing
-has been heard for `SILENCE` seconds: it never decides anything alone. The table of operations is at the end.
+has been heard for `SILENCE` seconds: it never decides anything alone. Changes that libvirt was asked for go
+on (see `children`), and what was locked stays locked until they have ended (see `store`).
+
+The operations, by arguments and reply; `uuid` is in libvirt's spelling, {} an empty reply. Store paths are
+relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire` reads.
+
+    ping          {}                                -> {}
+    observe       {mount, plan}                     -> facts of host, libvirt and store; XML only with `plan`
+    running       {mount}                           -> {at, domains, processes, files, store}
+    look          {mount, paths}                    -> {files: {path: what it is}}
+    dumpxml       {uuid, inactive, security}        -> {xml}
+    watch         {uuid, seconds}                   -> {state, reason}, early when it does not run any more
+    define        {xml}                             -> {}
+    undefine      {uuid}                            -> {}
+    autostart     {uuid, on}                        -> {}
+    start         {uuid}                            -> {state}
+    shutdown, reboot {uuid}                         -> {}
+    destroy       {uuid, graceful}                  -> {state}
+    wait_off      {uuid, timeout, ask_again: s or null}
+                  -> {off, state, waited, ended_at: epoch or null};
+                     events {waited, state, asked} each second, {asked, problem} when asking again failed
+    save_running  {write, path?}                    -> {before: names or null, after: names}
+    note_running  {add, remove, path?}              -> {before, after}
+    store.init    {mount}                           -> {store_id}
+    store.read    {mount, path}                     -> {text: str or null}
+    store.list    {mount, path}                     -> {names}
+    store.read_dir {mount, path}                    -> {files: {name: text}}
+    store.write   {mount, path, text, exclusive}    -> {}; error "locked" with the text of what exists
+    store.append  {mount, path, text}               -> {}
+    store.remove, store.makedirs {mount, path}      -> {}
+    store.lock    {mount, path, holder}             -> {}; error "locked" with the holder's text
+    store.unlock  {mount, path}                     -> {}
+    command       {argv, input?, timeout}           -> {rc, out, err}
 """
 
 from __future__ import annotations
@@ -75,15 +107,21 @@ class Request:
 
 def main() -> None:
     """Serve until the input ends. Never returns."""
-    signal.signal(signal.SIGTERM, lambda *_: end())
-    signal.signal(signal.SIGHUP, lambda *_: end())
+    told, teller = os.pipe()
+    os.set_blocking(teller, False)
+    # A signal that comes just before poll() would otherwise wait with it for the next line.
+    signal.set_wakeup_fd(teller)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
     threading.Thread(target=_speak, daemon=True).start()
     say({"hello": hello()})
     rest = b""
     poller = select.poll()
     poller.register(0, select.POLLIN)
+    poller.register(told, select.POLLIN)
     while True:
-        if not poller.poll(SILENCE * 1000):
+        ready = [fd for fd, _ in poller.poll(SILENCE * 1000)]
+        if not ready or told in ready:
             end()
         data = os.read(0, 65536)
         if not data:
