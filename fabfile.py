@@ -2,7 +2,7 @@
 
 from invoke import Collection
 
-from tasks import check, drain, host, labtasks, migrate, status
+from tasks import check, drain, host, labtasks, migrate, status, vm, vmdefinitions, vmpower
 from tasks.cli import executor
 
 executor.install()
@@ -10,3 +10,13 @@ executor.install()
 ns = Collection(check.test, drain.drain, drain.undrain, migrate.migrate, status.status)
 ns.add_collection(Collection.from_module(host))
 ns.add_collection(Collection.from_module(labtasks), name="lab")
+
+vms = Collection.from_module(vm)
+vms.add_task(vmpower.start)
+vms.add_task(vmpower.shutdown)
+vms.add_task(vmpower.destroy)
+vms.add_task(vmpower.reboot)
+vms.add_task(vmdefinitions.define)
+vms.add_task(vmdefinitions.undefine)
+vms.add_task(vmdefinitions.dumpxml)
+ns.add_collection(vms)

@@ -59,9 +59,7 @@ def ran_later_elsewhere(snapshot: Snapshot, domain: Domain) -> str:
 
 def _newest(found: Iterable[Domain], snapshot: Snapshot) -> str:
     """The host with the newest trace by a clear margin. Ages are taken by each host's own clock."""
-    ages = sorted(
-        (_facts(snapshot, d.host).at - d.last_ran, d.host) for d in found if d.last_ran is not None
-    )
+    ages = sorted((_facts(snapshot, d.host).at - d.last_ran, d.host) for d in found if d.last_ran is not None)
     if not ages or (len(ages) > 1 and ages[1][0] - ages[0][0] < CLOSE):
         return ""
     return ages[0][1]

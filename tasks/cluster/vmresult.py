@@ -38,4 +38,3 @@ def exit_code(results: Iterable[VmResult], *, interrupted: bool = False) -> int:
     if seen <= set(GOOD):
         return 0
     return 2 if seen <= {*GOOD, "left"} and "done" not in seen else 1
-

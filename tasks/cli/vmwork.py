@@ -1,0 +1,83 @@
+"""Carry out planned operations on single VMs, with live progress, and ask the cluster again at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tasks.cli.commandline import typed
+from tasks.cli.context import Operator
+from tasks.cli.progress import progress
+from tasks.cluster import operation, vmstart, vmstop
+from tasks.cluster.batch import Batch
+from tasks.cluster.clock import Clock
+from tasks.cluster.events import Notify
+from tasks.cluster.fleet import StartGates
+from tasks.cluster.operation import Operation
+from tasks.cluster.session import Session
+from tasks.cluster.vmresult import VmResult
+from tasks.cluster.vmstartplan import Start
+from tasks.cluster.vmstopplan import Stop, Verb
+
+_INTERRUPTED = "Interrupted: what is under way is finished, no more is begun. Ctrl-C again stops at once."
+
+
+def begin() -> Operation:
+    """The identity of this command, for locks."""
+    return operation.begin(typed(), at=Clock().now())
+
+
+def start_all(
+    op: Operator, session: Session, starts: Sequence[Start], *, parallel: int, overrides: Sequence[str]
+) -> tuple[tuple[VmResult, ...], bool]:
+    """Start them; the verified results, and whether it was interrupted."""
+    begun, clock, gates = begin(), Clock(), StartGates()
+
+    def work(start: Start, notify: Notify) -> VmResult:
+        return vmstart.VmStart(
+            session, start, begun, clock=clock, notify=notify, gate=gates, overrides=overrides
+        ).run()
+
+    with progress(op.output, len(starts), clock=clock) as notify:
+        batch = Batch(
+            starts,
+            lambda start: work(start, notify),
+            parallel=parallel,
+            left=lambda start: VmResult(start.vm, start.host, "left", "not begun: interrupted"),
+            describe=lambda start: start.vm.name,
+            interrupted=lambda: op.warn(_INTERRUPTED),
+        )
+        results = batch.run()
+    after = session.running_now()
+    verified = tuple(vmstart.verified(r, s, after) for r, s in zip(results, starts, strict=True))
+    return verified, batch.stopped_early
+
+
+def stop_all(
+    op: Operator,
+    session: Session,
+    stops: Sequence[Stop],
+    verb: Verb,
+    *,
+    parallel: int,
+    timeout: float | None = None,
+) -> tuple[tuple[VmResult, ...], bool]:
+    """Shut down, destroy or reboot them; the verified results, and whether it was interrupted."""
+    begun, clock = begin(), Clock()
+
+    def work(stop: Stop, notify: Notify) -> VmResult:
+        seconds = op.inventory.timeout_of(stop.vm.name) if timeout is None else timeout
+        return vmstop.VmStop(session, stop, verb, begun, timeout=seconds, clock=clock, notify=notify).run()
+
+    with progress(op.output, len(stops), clock=clock) as notify:
+        batch = Batch(
+            stops,
+            lambda stop: work(stop, notify),
+            parallel=parallel,
+            left=lambda stop: VmResult(stop.vm, stop.host, "left", "not begun: interrupted"),
+            describe=lambda stop: stop.vm.name,
+            interrupted=lambda: op.warn(_INTERRUPTED),
+        )
+        results = batch.run()
+    after = session.running_now()
+    proved = tuple(vmstop.proved(r, s, verb, after) for r, s in zip(results, stops, strict=True))
+    return proved, batch.stopped_early
