@@ -6,8 +6,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-#: Options that the launcher adds, with a value; nobody typed them.
-_ADDED = ("--search-root", "-r")
+#: The option that the launcher adds with a value; nobody typed it.
+_ADDED = "--search-root"
 
 
 def typed(argv: Sequence[str] | None = None) -> str:
@@ -18,8 +18,8 @@ def typed(argv: Sequence[str] | None = None) -> str:
     for word in words:
         if skip:
             skip = False
-        elif word in _ADDED:
+        elif word == _ADDED:
             skip = True
-        elif not word.startswith("--search-root="):
+        elif word != "--write-pyc":
             kept.append(word)
     return shlex.join(["fab", *kept])

@@ -210,6 +210,8 @@ class Silent:
 
     host: str
     reason: str
+    #: what the operator can do about it, if there is more to say than "look at it"
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,8 @@ def _of_host(host: HostFacts | Silent) -> list[Finding]:
                 "silent",
                 f"{host.host} does not answer: {host.reason}. Its VMs are not known.",
                 host.host,
-                advice=f"Look at {host.host} itself; nothing is started anywhere until it answers.",
+                advice=host.hint
+                or f"Look at {host.host} itself; nothing is started anywhere until it answers.",
             )
         ]
     found = []

@@ -98,7 +98,7 @@ class Session:
                 with self._used(name, opening[name].result()) as ops:
                     return ask(ops)
             except HostSilent as error:
-                return Silent(name, error.reason)
+                return Silent(name, error.reason, error.hint)
             except HostError as error:
                 return Silent(name, error.detail)
 

@@ -130,7 +130,7 @@ def told(out: str) -> tuple[Path, list[str], dict[str, str]]:
 def test_set_up_is_made_once_and_again_for_another_lock(bare: Path, path: Path) -> None:
     real_python(path)
     code, out, err = fab(bare, "status", "--json", path=path)
-    assert (code, told(out)[1]) == (0, ["--search-root", str(bare), "status", "--json"])
+    assert (code, told(out)[1]) == (0, ["--write-pyc", "--search-root", str(bare), "status", "--json"])
     assert "making the Python environment" in err
     first = (bare / ".venv").readlink()
 
@@ -231,7 +231,7 @@ def test_folder_of_the_caller_stays(made: Path, path: Path, tmp_path: Path) -> N
     elsewhere.mkdir()
     code, out, _ = fab(made, "vm.define", "web 1.xml", path=path, cwd=elsewhere)
     assert code == 0
-    assert told(out)[:2] == (elsewhere, ["--search-root", str(made), "vm.define", "web 1.xml"])
+    assert told(out)[:2] == (elsewhere, ["--write-pyc", "--search-root", str(made), "vm.define", "web 1.xml"])
 
 
 def test_moved_clone_is_set_up_again(made: Path, path: Path) -> None:
@@ -245,7 +245,7 @@ def test_inventory_becomes_absolute(made: Path, path: Path, tmp_path: Path, form
     code, out, _ = fab(made, *form, "status", path=path, cwd=tmp_path)
     assert code == 0
     assert told(out)[1:] == (
-        ["--search-root", str(made), "status"],
+        ["--write-pyc", "--search-root", str(made), "status"],
         {"VMFAB_INVENTORY": str(tmp_path / "my hosts.ini")},
     )
 
@@ -262,7 +262,10 @@ def test_bad_inventory_is_refused(made: Path, path: Path, arguments: list[str]) 
 def test_task_options_of_the_same_name_reach_the_task(made: Path, path: Path) -> None:
     code, out, _ = fab(made, "status", "--lab", "--inventory", "x", path=path)
     assert code == 0
-    assert told(out)[1:] == (["--search-root", str(made), "status", "--lab", "--inventory", "x"], {})
+    assert told(out)[1:] == (
+        ["--write-pyc", "--search-root", str(made), "status", "--lab", "--inventory", "x"],
+        {},
+    )
 
 
 @pytest.mark.parametrize("pid", [None, "", "4194305"])
@@ -280,7 +283,7 @@ def test_lab_enters_the_laptops_network(made: Path, path: Path, tmp_path: Path) 
     program(path, "nsenter", f'[ "$1" = --net=/proc/{os.getpid()}/ns/net ] && shift 2 && exec "$@"')
     code, out, _ = fab(made, "--lab", "-H", "a", "drain", path=path, cwd=tmp_path, VMFAB_LAB=".")
     assert code == 0
-    assert told(out)[1] == ["--search-root", str(made), "-H", "a", "drain"]
+    assert told(out)[1] == ["--write-pyc", "--search-root", str(made), "-H", "a", "drain"]
     assert Path(told(out)[2]["VMFAB_INVENTORY"]).resolve() == tmp_path / "hosts.ini"
 
 
