@@ -467,12 +467,13 @@ class HostContract:
             assert (facts.store.mounted, bool(facts.store.problem)) == (False, True)
             assert not any(f.on_store for f in facts.files.values())
             assert ops.running().store_problem
-            for use in (
+            uses: tuple[Callable[[], object], ...] = (
                 lambda: ops.store_read("store-id"),
                 lambda: ops.store_write("x", "x"),
                 lambda: ops.store_append("x", "x"),
                 lambda: ops.store_lock("locks/x", {}),
-            ):
+            )
+            for use in uses:
                 with refused("store"):
                     use()
             with refused("virsh"):
@@ -487,12 +488,13 @@ class HostContract:
             facts = ops.observe()
             assert (facts.store.mounted, bool(facts.store.problem)) == (True, True)
             assert ops.store_read("note") == "text"
-            for use in (
+            uses: tuple[Callable[[], object], ...] = (
                 lambda: ops.store_write("note", "other"),
                 lambda: ops.store_append("note", "other"),
                 lambda: ops.store_remove("note"),
                 lambda: ops.store_lock("locks/x", {}),
-            ):
+            )
+            for use in uses:
                 with refused("store"):
                     use()
             with refused("virsh"):

@@ -149,7 +149,7 @@ class Agent:
             found = [self._domain(uuid, xml=plan) for uuid in self._known()]
         store = self._store_facts()
         usable = store["mounted"] and not host.view.hanging
-        cordons = sorted(p for p in self._files if posixpath.dirname(p) == "cordons" and p.endswith(".json"))
+        cordons = sorted(p for p in self._files if posixpath.dirname(p) == "cordons")
         return {
             "at": now + host.clock_skew,
             "boot_id": host.boot_id,
