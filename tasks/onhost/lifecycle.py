@@ -55,7 +55,8 @@ def state_after(uuid: str) -> str:
 
 def change(*argv: str, timeout: float, stdin: str | None = None) -> str:
     """Ask libvirt for a change. It outlives the agent, and so do the agent's locks until it has ended."""
-    return virsh.run(*argv, timeout=timeout, stdin=stdin, change=True, keep=store.held_fds())
+    with store.kept() as locks:
+        return virsh.run(*argv, timeout=timeout, stdin=stdin, change=True, keep=locks)
 
 
 def undefine(uuid: str, timeout: float) -> None:

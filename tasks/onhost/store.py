@@ -17,7 +17,7 @@ from .problem import Problem, bad
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from .mounts import Mount
@@ -202,7 +202,7 @@ def lock(mount: str, path: str, holder: str, timeout: float) -> None:
     """Hold a cluster-wide flock(2) on a file until `unlock` or the agent's end; its text says who holds it.
 
     A child holds it. It ends when the agent does, however that ends, but not before a change that libvirt
-    has been asked for by this agent (see `held_fds`). Raises Problem "locked" with the holder's text.
+    has been asked for by this agent (see `kept`). Raises Problem "locked" with the holder's text.
     """
     parts = parts_of(path)
 
@@ -231,24 +231,32 @@ def lock(mount: str, path: str, holder: str, timeout: float) -> None:
 
 def unlock(mount: str, path: str) -> None:
     """Give a lock back; one that is not held is a Problem "bad-request"."""
+    parts = parts_of(path)
     with _guard:
-        held = _held.pop((mount, "/".join(parts_of(path))), None)
+        held = _held.pop((mount, "/".join(parts)), None)
     if held is None:
         raise bad(f"{path} is not locked here")
     try:
         os.write(held.keep, b"x")
     except BrokenPipeError:
-        os.close(held.keep)
         raise Problem("store", f"the lock {path} was lost: the process that held it had died") from None
-    os.close(held.keep)
+    finally:
+        os.close(held.keep)
     if not children.reap(held.pid, timeout=FACTS):
         raise Problem("store", f"{mount} hangs: the lock {path} could not be given back")
 
 
-def held_fds() -> list[int]:
+@contextlib.contextmanager
+def kept() -> Iterator[list[int]]:
     """Descriptors that keep this agent's locks held in whoever inherits them: changes under way do."""
+    # Copies, for another request may give a lock back at any moment, and its number could be another file's.
     with _guard:
-        return [held.keep for held in _held.values()]
+        copies = [os.dup(held.keep) for held in _held.values()]
+    try:
+        yield copies
+    finally:
+        for fd in copies:
+            os.close(fd)
 
 
 # -- within the child ----------------------------------------------------------------------------------

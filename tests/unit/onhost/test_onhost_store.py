@@ -177,3 +177,14 @@ def test_a_store_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_full_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "FULL", 1 << 60)
     assert "/dev/shm is full" in store.facts(MOUNT, mounts.table())["problem"]
+
+
+def test_copies_that_keep_locks_are_nobody_elses_files() -> None:
+    store.lock(MOUNT, "locks/vm-1", "", SOON)
+    with store.kept() as copies:
+        assert len(copies) == 1
+        store.unlock(MOUNT, "locks/vm-1")
+        assert [Path(f"/proc/self/fd/{fd}").exists() for fd in copies] == [True]
+        with store.kept() as now:
+            assert now == []
+    assert not Path(f"/proc/self/fd/{copies[0]}").exists()
