@@ -48,11 +48,13 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_end_is_seen_and_confirmed(fake: FakeVirsh, uuid: str) -> None:
     process = fake_qemu(uuid)
     ended: list[float] = []
+    asked: list[int] = []
 
     def end() -> None:
+        asked.append(len(fake.calls("shutdown")))
         process.kill()
         ended.append(time.time())
-        time.sleep(0.3)
+        time.sleep(0.8)
         fake.put("state", "shut off (shutdown)")
 
     timer = threading.Timer(1.2, end)
@@ -62,10 +64,12 @@ def test_the_end_is_seen_and_confirmed(fake: FakeVirsh, uuid: str) -> None:
     process.wait()
     assert (said["off"], said["state"]) == (True, "shut off")
     # Not proved off before libvirt says so, whatever /proc shows.
-    assert said["waited"] >= 1.5
+    assert said["waited"] >= 2.0
     assert said["ended_at"] - ended[0] < 1.0
-    assert len(fake.calls("shutdown")) == 2
-    assert events[0].items() >= {"state": "running", "asked": 1}.items()
+    # Asked again while it ran; when it had ended, at most the request already under way came through.
+    assert asked[0] >= 1
+    assert asked[0] <= len(fake.calls("shutdown")) <= asked[0] + 1
+    assert {"waited", "state", "asked"} == set(events[0])
 
 
 def test_still_running_when_the_time_is_up(fake: FakeVirsh, uuid: str) -> None:
