@@ -170,8 +170,7 @@ class Cells:
             self._spawn("laptop", words)
         laptop = self._leader("laptop", "The practice cluster's laptop did not start.")
         (self.root / "laptop.pid").write_text(f"{laptop.pid}\n", encoding="ascii")
-        if not network.has_link(laptop, "eth0"):
-            network.plug_in(self.anchor, laptop, network.LAPTOP, guests_bridge=False)
+        network.plug_in(self.anchor, laptop, network.LAPTOP, guests_bridge=False)
 
     def _inside_anchor(self) -> list[str]:
         # The double fork makes the anchor's PID 1 the parent: it reaps, and its end is theirs.
@@ -226,10 +225,13 @@ class Cells:
             }
             path = cell / "spec.json"
             path.write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")
+            # The host's clock of seconds since its boot starts now.
+            uptime = Path("/proc/uptime").read_text(encoding="ascii").partition(".")[0]
             unshare = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--net", "--fork", "--kill-child"]
-            words = [*self._inside_anchor(), *unshare, *PYTHON, str(HERE / "cellboot.py"), str(path)]
-            leader = self._spawn(f"host:{name}", words)
-            network.plug_in(self.anchor, leader, self.number(name), guests_bridge=True)
+            clock = ["--time", f"--boottime=-{uptime}"]
+            words = [*self._inside_anchor(), *unshare, *clock, *PYTHON, str(HERE / "cellboot.py"), str(path)]
+            self._spawn(f"host:{name}", words)
+        network.plug_in(self.anchor, self.host(name), self.number(name), guests_bridge=True)
         if wait:
             self.wait_booted(name)
             self.wait_ready(name)

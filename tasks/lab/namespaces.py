@@ -105,8 +105,8 @@ def prefix(leader: Leader, *kinds: str) -> list[str]:
     return ["nsenter", *(f"--{_LONG[kind]}={leader.file(kind)}" for kind in kinds), "--"]
 
 
-_LONG = {"mnt": "mount", "net": "net", "pid": "pid", "uts": "uts", "ipc": "ipc"}
-ALL = ("mnt", "net", "pid", "uts", "ipc")
+_LONG = {"mnt": "mount", "net": "net", "pid": "pid", "uts": "uts", "ipc": "ipc", "time": "time"}
+ALL = ("mnt", "net", "pid", "uts", "ipc", "time")
 
 
 def run(

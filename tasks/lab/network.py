@@ -40,27 +40,42 @@ def has_link(leader: Leader, name: str) -> bool:
     return run([*prefix(leader, "net"), "ip", "link", "show", name], check=False).returncode == 0
 
 
+def is_up(leader: Leader, name: str) -> bool:
+    """Tell whether an interface exists and is switched on, cable or not."""
+    words = [*prefix(leader, "net"), "ip", "-o", "link", "show", "up", "dev", name]
+    return bool(run(words, check=False).stdout.strip())
+
+
 def make_bridge(anchor: Leader) -> None:
     """Make the bridge where it is missing."""
+    if is_up(anchor, BRIDGE):
+        return
     if not has_link(anchor, BRIDGE):
-        ip(anchor, [
-            "link set lo up",
-            f"link add {BRIDGE} type bridge forward_delay 0 stp_state 0 mcast_snooping 0",
-            f"link set {BRIDGE} up",
-        ])  # fmt: skip
+        ip(anchor, [f"link add {BRIDGE} type bridge forward_delay 0 stp_state 0 mcast_snooping 0"])
+    ip(anchor, ["link set lo up", f"link set {BRIDGE} up"])
 
 
 def plug_in(anchor: Leader, node: Leader, number: int, *, guests_bridge: bool) -> None:
-    """Lay the cable between the bridge and a host or the laptop, and give it its address."""
+    """Lay the cable between the bridge and a host or the laptop, and give it its address.
+
+    What is there already stays; what an interrupted call left half done is made anew.
+    """
+    last = "br0" if guests_bridge else "eth0"
+    if is_up(node, last):
+        return
     unplug(anchor, number)
     ip(anchor, [
         f"link add {port(number)} type veth peer name eth0 address {mac(number)} netns {node.pid}",
         f"link set {port(number)} master {BRIDGE} up",
     ])  # fmt: skip
-    lines = ["link set lo up", f"addr add {address(number)}/24 dev eth0", "link set eth0 up"]
-    if guests_bridge:
-        lines += ["link add br0 type bridge forward_delay 0", "link set br0 up"]
-    ip(node, lines)
+    if guests_bridge and not has_link(node, "br0"):
+        ip(node, ["link add br0 type bridge forward_delay 0"])
+    ip(node, [
+        "link set lo up",
+        f"addr add {address(number)}/24 dev eth0",
+        "link set eth0 up",
+        f"link set {last} up",
+    ])  # fmt: skip
 
 
 def unplug(anchor: Leader, number: int) -> None:

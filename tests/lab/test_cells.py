@@ -260,6 +260,7 @@ def test_power_off_kills_all_and_power_on_boots(clean_lab: Lab) -> None:
     clean_lab.power_on(TWO)
     clean_lab.power_on(TWO)
     assert out(clean_lab, TWO, "cat /proc/sys/kernel/random/boot_id") != boot_id
+    assert float(out(clean_lab, TWO, "cat /proc/uptime").split()[0]) < 60
     assert out(clean_lab, TWO, "ls /tmp /run/lost 2>/dev/null; ls /root") in (
         "/tmp:\nbooted\nkept",
         "booted\nkept",
