@@ -32,6 +32,7 @@ class Ansible:
             done = subprocess.run(words, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise BenchError(f"ansible-core could not be installed:\n{done.stdout}{done.stderr}")
+        self._config.touch()
         ask = [f"{self._bin}/ansible", "--version"]
         told = subprocess.run(ask, capture_output=True, text=True, check=True, env=self._env(""))
         self.version = told.stdout.splitlines()[0]
@@ -52,12 +53,17 @@ class Ansible:
         return {
             "PATH": f"{self._bin}:/usr/sbin:/usr/bin:/sbin:/bin",
             "LC_ALL": "C.UTF-8",
-            "ANSIBLE_CONFIG": "/dev/null",
+            "ANSIBLE_CONFIG": str(self._config),
             "ANSIBLE_HOME": str(self._root / "home"),
             "ANSIBLE_SSH_ARGS": f"-F {ssh_config} -o ControlMaster=auto -o ControlPersist=60s",
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._sockets),
             "ANSIBLE_PIPELINING": "True",
         }
+
+    @property
+    def _config(self) -> Path:
+        """An empty file, so that no other settings are found."""
+        return self._root / "ansible.cfg"
 
     @property
     def _sockets(self) -> Path:

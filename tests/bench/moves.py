@@ -11,8 +11,8 @@ from tests.bench.result import Row, at_most, median, seconds, times_as_long
 from tests.bench.workbench import Workbench
 
 VM = "bench"
-#: Seconds that the guest needs to shut down, one repetition after another: a poll once a second must not always
-#: meet the end of the guest at the same moment.
+#: Seconds that the guest needs to shut down, one repetition after another: a poll once a second must not
+#: always meet the end of the guest at the same moment.
 SHUTDOWN = ("2", "3", "4", "5", "6")
 
 
