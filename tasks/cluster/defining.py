@@ -28,7 +28,8 @@ def define(session: Session, plan: DefinePlan, operation: Operation) -> None:
     lock.hold_through(plan.host)
     try:
         try:
-            lock.holder().define(plan.new.text)
+            with session.using(plan.host) as ops:
+                ops.define(plan.new.text)
         except HostError as error:
             raise Refused(f"{plan.host} does not take the definition: {error.detail}.") from error
         except HostSilent as error:
@@ -127,12 +128,14 @@ def undefine(session: Session, removal: Undefine, operation: Operation) -> VmRes
         if not trace.off:
             return VmResult(vm, host, "left", f"no longer as planned: {trace.words()}")
         try:
-            lock.holder().undefine(vm.uuid)
+            with session.using(host) as ops:
+                ops.undefine(vm.uuid)
         except HostSilent:
             return _seen_undefined(session, vm, host)
         if removal.noted:
             try:
-                lock.holder().note_running(remove=[vm.name])
+                with session.using(host) as ops:
+                    ops.note_running(remove=[vm.name])
             except (HostSilent, HostError) as error:
                 warnings.append(f"/root/running_vms: {error}")
     except HostError as error:
