@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.lab.namespaces import Leader, prefix, run
+from tasks.lab.namespaces import Leader, prefix, run, until
 
 BRIDGE = "lab0"
 LAPTOP = 1
@@ -80,8 +80,10 @@ def plug_in(anchor: Leader, node: Leader, number: int, *, guests_bridge: bool) -
 
 def unplug(anchor: Leader, number: int) -> None:
     """Remove a cable; already gone is fine."""
-    if has_link(anchor, port(number)):
-        ip(anchor, [f"link del {port(number)}"])
+    # The kernel removes a dead host's cable by itself a moment later, perhaps between a look and a removal.
+    words = [*prefix(anchor, "net"), "ip", "link", "del", port(number)]
+    run(words, check=False)
+    until(lambda: not has_link(anchor, port(number)), 10.0, f"the removal of {port(number)}")
 
 
 def cut(anchor: Leader, number: int) -> None:
