@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tasks.cluster import domainxml
+from tasks.cluster.census import Census
 from tasks.cluster.clock import Clock
+from tasks.cluster.eligibility import media_left_behind
 from tasks.cluster.errors import Failed, HostError, HostSilent, Unknown, VmfabError
 from tasks.cluster.events import Event, Notify, Phase
 from tasks.cluster.hostops import HostOps
 from tasks.cluster.journal import Journal
 from tasks.cluster.locks import lock_of_vm
 from tasks.cluster.model import Domain, HostFacts, Move, Outcome, Refusal, Silent, Snapshot
-from tasks.cluster.proof import trace_of
+from tasks.cluster.proof import PATIENCE, trace_of
 from tasks.cluster.session import Session
 from tasks.cluster.starting import RunsAlready, Starter, StartFailed
 from tasks.cluster.stopping import Stopper
+from tasks.cluster.subject import subject
 
 
 class Step(Enum):
@@ -27,7 +30,6 @@ class Step(Enum):
     DEFINE = "define"
     SHUTDOWN = "shutdown"
     DESTROY = "destroy"
-    RELEASE = "release"
     START = "start"
     RETURN = "return"
     BOOKKEEPING = "bookkeeping"
@@ -102,7 +104,6 @@ class ColdMove:
             xml = self._check()
             self._define(xml)
             self._stop()
-            self._release_source()
             return self._start()
         except _Left as why:
             return self._finish("left", str(why))
@@ -162,10 +163,12 @@ class ColdMove:
             announce=self._announce_start,
             source=move.source,
         )
-        return self._missing_definition(domain, snapshot.hosts[move.target])
+        return self._missing_definition(domain, snapshot)
 
-    def _missing_definition(self, domain: Domain, target: HostFacts | Silent) -> str:
-        wanted = domainxml.for_target(domain.xml)
+    def _missing_definition(self, domain: Domain, snapshot: Snapshot) -> str:
+        media = media_left_behind(subject(Census(snapshot), domain))
+        wanted = domainxml.for_target(domain.xml, media)
+        target = snapshot.hosts[self._move.target]
         present = target.domain(domain.vm) if isinstance(target, HostFacts) else None
         if present is not None and domainxml.canonical(present.xml) == domainxml.canonical(wanted):
             return ""
@@ -248,15 +251,26 @@ class ColdMove:
     def _release_source(self) -> None:
         """Take it out of the source's running_vms and autostart before it can run on the target.
 
-        A source that rebooted after the start would otherwise start it a second time. Trouble is told at the
-        end; the VM is down, and everything is tried again in the books.
+        A source that lost its power now and came back would otherwise start it a second time. Raises
+        StartFailed when the source cannot, Unknown when it stopped answering and did not come back.
         """
-        self._book(lambda: self._journal.before(self._move, Step.RELEASE.value))
-        try:
-            self._use(self._move.source, self._let_go)
-            self._released = True
-        except VmfabError:
-            self._released = False
+        end = self._clock.monotonic() + PATIENCE
+        while not self._released:
+            try:
+                self._use(self._move.source, self._let_go)
+                self._released = True
+            except HostError as error:
+                raise StartFailed(
+                    f"{self._move.source} would start it again at its next boot: {error}"
+                ) from error
+            except HostSilent as error:
+                if self._clock.monotonic() >= end:
+                    raise Unknown(
+                        f"{self._move.source} stopped answering ({error.reason}) and would start "
+                        f"{self._move.vm.name} again when it boots.",
+                        f"Nothing was started. Look at {self._move.source}, then run 'fab status'.",
+                    ) from error
+                self._clock.sleep(1.0)
 
     def _let_go(self, ops: HostOps) -> None:
         ops.note_running(remove=[self._move.vm.name])
@@ -271,6 +285,8 @@ class ColdMove:
         step = Step.START if host == self._move.target else Step.RETURN
         # The VM is down: a journal that cannot be written any more must not keep it down.
         self._book(lambda: self._journal.before(self._move, step.value))
+        if step is Step.START:
+            self._release_source()
 
     def _return(self, why: StartFailed) -> Outcome:
         """Start it again on the source, and say so."""
@@ -317,12 +333,10 @@ class ColdMove:
         return self._finish("left", str(error))
 
     def _books(self) -> None:
-        """running_vms on the target, and what is left to do on the source. Trouble never undoes a good move."""
+        """running_vms on the target, undefine on the source. Trouble never undoes a good move."""
         move = self._move
         self._book(lambda: self._journal.before(move, Step.BOOKKEEPING.value))
         self._book(lambda: self._use(move.target, lambda ops: ops.note_running(add=[move.vm.name])))
-        if not self._released:
-            self._book(lambda: self._use(move.source, self._let_go))
         if self._options.undefine_source:
             self._book(lambda: self._use(move.source, lambda ops: ops.undefine(move.vm.uuid)))
 

@@ -6,17 +6,22 @@ Every start that vmfab makes goes through `Starter.start`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
+from tasks.cluster.beside import beside
 from tasks.cluster.clock import Clock
-from tasks.cluster.errors import Failed, HostError, HostSilent, Unknown
+from tasks.cluster.errors import Failed, HostError, HostSilent, Unknown, VmfabError
 from tasks.cluster.events import Event, Notify, Phase
-from tasks.cluster.locks import Lock
+from tasks.cluster.locks import Lock, Locked
 from tasks.cluster.model import Vm
 from tasks.cluster.proof import PATIENCE, look_patiently, require_off
 from tasks.cluster.session import Session
 
 #: Seconds for which a started VM is watched before it counts as running.
 WATCH = 3.0
+
+#: Seconds for which a proof is good: a start that was held up is proved again.
+FRESH = 1.0
 
 
 class StartFailed(Failed):
@@ -46,7 +51,7 @@ class Starter:
         announce: Callable[[str], None] = lambda host: None,
         source: str = "",
     ) -> None:
-        """`announce` is called with the host before the proof that precedes its start."""
+        """`announce` is called with the host while the proof is made; the start waits for both."""
         self._session = session
         self._vm = vm
         self._images = images
@@ -78,12 +83,30 @@ class Starter:
             )
         try:
             self._lock.hold_through(host)
+        except Locked as error:
+            if self._unanswered is None:
+                raise
+            # The agent that got the start keeps the lock until libvirt is done with it.
+            raise Unknown(
+                f"{host} is still starting {self._vm.name}, and its answer is lost.",
+                f"Nothing else was started. Look at {host}, then run 'fab status'.",
+            ) from error
         except HostSilent as error:
             raise StartFailed(f"{host} does not answer ({error.reason}).") from error
         except HostError as error:
             raise StartFailed(f"{host}: {error.detail}.") from error
-        self._announce(host)
-        self._prove(host)
+        announced = beside(lambda: self._announce(host))
+        try:
+            self._prove(host)
+            proved = self._clock.monotonic()
+        except VmfabError:
+            # What was announced is over before anything else is tried; why it cannot start is known already.
+            with suppress(VmfabError):
+                announced()
+            raise
+        announced()
+        if self._clock.monotonic() - proved > FRESH:
+            self._prove(host)
         self._tell(Phase.STARTING, host)
         return self._start_once(host)
 
@@ -118,7 +141,7 @@ class Starter:
         return self._clock.monotonic()
 
     def _observe_unanswered(self, host: str, reason: str) -> float:
-        """The start was sent, its answer is lost. Look, for as long as patience lasts; do not send it again."""
+        """The start was sent, its answer is lost. Look as long as patience lasts; never send it again."""
         self._unanswered = host
         end = self._clock.monotonic() + PATIENCE
         while True:
