@@ -1,0 +1,20 @@
+"""Files that land on a host, rendered from templates/. Pure: no host is asked here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+
+FOLDER = Path(__file__).resolve().parents[2] / "templates"
+
+
+def render(name: str, **values: object) -> str:
+    """The text of templates/`name`. A value that the template needs and does not get raises UndefinedError."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # no HTML: each template quotes for its own language
+    )
+    return environment.get_template(name).render(values)
