@@ -5,8 +5,10 @@ The wire form of each operation is described where it is served, in `tasks.onhos
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tasks.cluster import wire
@@ -22,6 +24,28 @@ CHANGE = 60.0
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class HostFile:
+    """A file of a host: its path, text and permissions."""
+
+    path: str
+    text: str
+    mode: int
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """How a program on a host ended."""
+
+    rc: int
+    out: str
+    err: str
+
+
 class HostOps:
     """What can be asked of one host and done on it.
 
@@ -29,7 +53,9 @@ class HostOps:
     never change anything on the host.
     """
 
-    READS = frozenset({"observe", "running", "dumpxml", "look", "watch", "store_read", "store_read_dir"})
+    READS = frozenset(
+        {"observe", "running", "dumpxml", "look", "watch", "store_read", "store_read_dir", "file_read"}
+    )
 
     def __init__(self, link: Link, mount: str) -> None:
         self._link = link
@@ -81,6 +107,11 @@ class HostOps:
         """All files of a folder below MOUNT/.vmfab, by name; empty when the folder does not exist."""
         reply = self._call("store.read_dir", deadline=READ, mount=self._mount, path=folder)
         return {str(name): str(text) for name, text in reply["files"].items()}
+
+    def file_read(self, path: str) -> HostFile | None:
+        """A file of the host itself, or None when there is none."""
+        reply = self._call("file.read", deadline=READ, path=path)
+        return None if reply["text"] is None else HostFile(path, str(reply["text"]), int(reply["mode"]))
 
     # -- changes -------------------------------------------------------------------------------------
 
@@ -158,6 +189,30 @@ class HostOps:
 
     def store_unlock(self, path: str) -> None:
         self._call("store.unlock", deadline=READ, mount=self._mount, path=path)
+
+    def file_write(self, wanted: HostFile, *, instead_of: HostFile | None) -> None:
+        """Replace a file of the host atomically, owned by root; the old text stays beside it.
+
+        Raises HostError of kind "changed" when there is another text than `instead_of` (None: no file).
+        """
+        expected = None if instead_of is None else instead_of.digest
+        self._call(
+            "file.write",
+            deadline=READ,
+            path=wanted.path,
+            text=wanted.text,
+            mode=wanted.mode,
+            expected=expected,
+        )
+
+    def file_remove(self, present: HostFile) -> None:
+        """Remove a file of the host. Raises HostError of kind "changed" as `file_write` does."""
+        self._call("file.remove", deadline=READ, path=present.path, expected=present.digest)
+
+    def command(self, argv: Sequence[str], *, stdin: str = "", timeout: float = READ) -> CommandResult:
+        """Run a program on the host, to its end."""
+        reply = self._call("command", deadline=timeout + READ, argv=list(argv), input=stdin, timeout=timeout)
+        return CommandResult(int(reply["rc"]), str(reply["out"]), str(reply["err"]))
 
     def _understood(self, parse: Callable[[str, Mapping[str, Any]], T], reply: Mapping[str, Any]) -> T:
         try:

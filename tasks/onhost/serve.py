@@ -37,6 +37,10 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     store.remove, store.makedirs {mount, path}      -> {}
     store.lock    {mount, path, holder}             -> {}; error "locked" with the holder's text
     store.unlock  {mount, path}                     -> {}
+    file.read     {path}                            -> {text: str or null, mode}
+    file.write    {path, text, mode, expected}      -> {}; error "changed" unless the file's text has the SHA-256
+                                                       `expected` (null: there is none)
+    file.remove   {path, expected}                  -> {}; the same
     command       {argv, input?, timeout}           -> {rc, out, err}
 """
 
@@ -51,7 +55,7 @@ import sys
 import threading
 import time
 
-from . import children, facts, lifecycle, runninglist, store, virsh
+from . import children, facts, hostfiles, lifecycle, runninglist, store, virsh
 from .problem import Problem, absolute_of, bad, flag_of, seconds_of, text_of, texts_of, uuid_of
 
 TYPE_CHECKING = False
@@ -295,6 +299,21 @@ def _store_unlock(r: Request) -> Args:
     return {}
 
 
+def _file_write(r: Request) -> Args:
+    mode, expected = r.args.get("mode"), r.args.get("expected")
+    if not isinstance(mode, int) or not 0 <= mode <= 0o777:
+        raise bad(f"mode is {mode!r}")
+    hostfiles.write(
+        absolute_of(r.args, "path"), r.text("text"), mode, None if expected is None else r.text("expected")
+    )
+    return {}
+
+
+def _file_remove(r: Request) -> Args:
+    hostfiles.remove(absolute_of(r.args, "path"), r.text("expected"))
+    return {}
+
+
 def _command(r: Request) -> Args:
     argv = texts_of(r.args, "argv")
     if not argv:
@@ -314,6 +333,7 @@ OPERATIONS: dict[str, Operation] = {
     "dumpxml": _dumpxml,
     "look": lambda r: facts.look(r.mount, texts_of(r.args, "paths")),
     "watch": _watch,
+    "file.read": lambda r: hostfiles.read(absolute_of(r.args, "path")),
     "store.read": lambda r: {"text": store.read(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.list": lambda r: {"names": store.names(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.read_dir": lambda r: {"files": store.read_dir(r.mount, r.text("path"), r.left(store.SLOW))},
@@ -334,5 +354,7 @@ OPERATIONS: dict[str, Operation] = {
     "store.makedirs": _store_makedirs,
     "store.lock": _store_lock,
     "store.unlock": _store_unlock,
+    "file.write": _file_write,
+    "file.remove": _file_remove,
     "command": _command,
 }
