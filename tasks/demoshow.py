@@ -78,8 +78,8 @@ class Show:
     def _bring_up(self) -> None:
         self._title(
             "A cluster to practise on",
-            f"{HOSTS} hosts, each with its own sshd, libvirtd and network, and one /vmstorage for all. The VMs "
-            "boot a real kernel and keep writing a growing number to their disks, so that every lost write "
+            f"{HOSTS} hosts, each with its own sshd, libvirtd and network, and one /vmstorage for all. Their "
+            "VMs boot a real kernel and keep writing a growing number to their disks, so that every lost write "
             "and every second writer can be proved from there. Most shut down at once, ldap needs 2 s and "
             "db 5 s for it, and legacy never reacts.",
         )
@@ -116,8 +116,8 @@ class Show:
     def _look_again(self, moved: Mapping[str, Moved], pauses: Mapping[str, float]) -> None:
         self._title(
             "Look again",
-            f"{EMPTIED} is empty and cordoned: nothing is placed there until it is undrained. Now it could be "
-            "repaired or rebooted.",
+            f"{EMPTIED} is empty and cordoned: nothing is placed there until it is undrained. Now it could "
+            "be repaired or rebooted.",
         )
         self._fab("status")
         self._op.say()
@@ -148,8 +148,8 @@ class Show:
     ) -> None:
         self._title(
             "The proof",
-            "Not what vmfab says, but what the VMs' disks say: each number must be there, written by the boot "
-            "whose turn it was, and each VM must have booted once per move and no more often. And a watcher "
+            "Not what vmfab says, but what the VMs' disks say: each number must be there, written by the "
+            "boot whose turn it was, and each VM must have booted once per move and no more often. And a watcher "
             "beside vmfab has looked all the time which emulators have which disk open.",
         )
         after = evidence.standing(self._lab)
