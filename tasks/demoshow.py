@@ -79,9 +79,9 @@ class Show:
         self._title(
             "A cluster to practise on",
             f"{HOSTS} hosts, each with its own sshd, libvirtd and network, and one /vmstorage for all. Their "
-            "VMs boot a real kernel and keep writing a growing number to their disks, so that every lost write "
-            "and every second writer can be proved from there. Most shut down at once, ldap needs 2 s and "
-            "db 5 s for it, and legacy never reacts.",
+            "VMs boot a real kernel and keep writing a growing number to their disks, so that every lost "
+            "write and every second writer can be proved from there. Most shut down at once, ldap needs 2 s "
+            "and db 5 s for it, and legacy never reacts.",
         )
         with steps(self._op.output) as say:
             self._lab.up(HOSTS, len(SAMPLES), say=say)
@@ -149,8 +149,8 @@ class Show:
         self._title(
             "The proof",
             "Not what vmfab says, but what the VMs' disks say: each number must be there, written by the "
-            "boot whose turn it was, and each VM must have booted once per move and no more often. And a watcher "
-            "beside vmfab has looked all the time which emulators have which disk open.",
+            "boot whose turn it was, and each VM must have booted once per move and no more often. And a "
+            "watcher beside vmfab has looked all the time which emulators have which disk open.",
         )
         after = evidence.standing(self._lab)
         watch.finish()
