@@ -8,6 +8,7 @@ fab           vmfab's command line on the laptop of clean_lab
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.lab.fab import Fab
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     packages.require()
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended from outside", returncode=143))
     made = Lab(tmp_path_factory.mktemp("lab"), cache=PROJECT / ".lab/cache")
     try:
         made.up(hosts=4, vms=0)
