@@ -22,7 +22,7 @@ def steps(output: Output, clock: Clock | None = None) -> Iterator[Callable[[str]
 
     A step that lasts is named again every HEARTBEAT seconds. May be called from several threads.
     """
-    spoken = _Steps(output, clock or Clock())
+    spoken = Steps(output, clock or Clock())
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(spoken, stop), name="steps", daemon=True)
     beat.start()
@@ -32,12 +32,12 @@ def steps(output: Output, clock: Clock | None = None) -> Iterator[Callable[[str]
         stop.set()
 
 
-def _beat(spoken: _Steps, stop: threading.Event) -> None:
+def _beat(spoken: Steps, stop: threading.Event) -> None:
     while not stop.wait(1.0):
         spoken.beat()
 
 
-class _Steps:
+class Steps:
     """The latest step, and when it was last named."""
 
     def __init__(self, output: Output, clock: Clock) -> None:
@@ -48,11 +48,13 @@ class _Steps:
         self._latest = ""
 
     def say(self, text: str) -> None:
+        """Begin a step."""
         with self._lock:
             self._latest = text
             self._line(text)
 
     def beat(self) -> None:
+        """Name the step again when it is time."""
         with self._lock:
             if self._latest and self._clock.monotonic() - self._told >= HEARTBEAT:
                 self._line(f"still: {self._latest}")
