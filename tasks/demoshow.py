@@ -22,6 +22,8 @@ HOSTS = 4
 EMPTIED = "vmhost1"
 #: Seconds that a VM gets for its shutdown here.
 TIMEOUT = 15
+#: Seconds that VMs may need to boot; on a busy machine without KVM that is long.
+PATIENCE = 240.0
 WIDTH = 78
 
 
@@ -87,7 +89,7 @@ class Show:
             self._lab.up(HOSTS, len(SAMPLES), say=say)
             say("Waiting until all VMs have booted")
             for name in self._lab.images():
-                self._lab.wait_counting(name)
+                self._lab.wait_counting(name, PATIENCE)
             say("Ready")
 
     def _look(self) -> None:
@@ -216,7 +218,7 @@ class Show:
         self._op.say()
         with steps(self._op.output) as say:
             say("Waiting until the moved VMs have booted")
-            pulse.wait()
+            pulse.wait(PATIENCE)
             say("All VMs count")
         return evidence.standing(self._lab)
 

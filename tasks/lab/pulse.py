@@ -84,7 +84,7 @@ class Pulse(threading.Thread):
         with self._lock:
             return {name: counter.pause for name, counter in self._counters.items()}
 
-    def wait(self, seconds: float = 90.0) -> None:
+    def wait(self, seconds: float) -> None:
         """Wait until every guest has counted on; raises LabError."""
         for name, counter in self._counters.items():
             before = counter.value
