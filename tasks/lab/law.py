@@ -50,7 +50,8 @@ class Start:
 
 def emulators(lab: Guests) -> list[Emulator]:
     """List all living emulators of a lab, whatever libvirt says."""
-    store = lab.store
+    leaders = lab.leaders()
+    store = lab.store_through(leaders)
     device = store.stat().st_dev
     names = {}
     for path in (store / "images").iterdir():
@@ -58,7 +59,7 @@ def emulators(lab: Guests) -> list[Emulator]:
             names[path.stat().st_ino] = path.name
     spaces = {
         namespaces.inode(leader.file("pid")): role.partition(":")[2]
-        for role, leader in lab.leaders().items()
+        for role, leader in leaders.items()
         if role.startswith("host:")
     }
     found = []
