@@ -162,6 +162,6 @@ def stays(op: Operator, lab: Lab) -> None:
     """Say how to go on with a cluster that stays up."""
     at = f"VMFAB_LAB={lab.root}"
     op.say()
-    op.say("The practice cluster stays up. Aim fab at it, try things, and take it down at the end:", "bold")
+    op.say("The practice cluster stays up. Try things on it, and take it down at the end:", "bold")
     for words in ("--lab status", "--lab migrate web --to vmhost3", "--lab -H vmhost2 drain", "lab.down"):
         op.say(f"  {at} ./fab {words}")
