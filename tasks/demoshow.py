@@ -75,7 +75,8 @@ class Show:
             "with them is started, now or at the next boot.",
         )
         with steps(self._op.output) as say:
-            packages.install(say)
+            say("apt-get is at work")
+            packages.install(lambda text: self._op.say(f"        {text}"))
 
     def _bring_up(self) -> None:
         self._title(
