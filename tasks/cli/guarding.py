@@ -9,7 +9,7 @@ from tasks.cli.text import clean
 from tasks.cluster import adoption, guard
 from tasks.cluster.adoption import Adoption
 from tasks.cluster.clock import Clock
-from tasks.cluster.errors import Failed, HostError, Refused
+from tasks.cluster.errors import Failed, HostError, Refused, Unknown
 from tasks.cluster.guard import GuardPlan
 from tasks.cluster.model import Silent, Snapshot
 from tasks.cluster.session import Session
@@ -18,9 +18,8 @@ from tasks.cluster.session import Session
 def install(op: Operator, *, dry_run: bool) -> int:
     """Install the guard on the operator's hosts, and adopt the VMs that run there."""
     with op.session() as session:
-        _observe(op, session)
-        plans = [_planned(session, host) for host in op.hosts]
         adoptions = _adoptions(op, session)
+        plans = [_planned(session, host) for host in op.hosts]
         for plan in plans:
             show(op, plan)
         _show_adoptions(op, adoptions)
@@ -33,12 +32,12 @@ def install(op: Operator, *, dry_run: bool) -> int:
         for plan in todo:
             guard.carry_out(session, plan, clock=Clock())
             op.say(f"{plan.host}: changed")
-        for one in _adoptions(op, session) if todo else adoptions:
+        for one in _adoptions(op, session, acted=True) if todo else adoptions:
             _adopt(op, session, one)
         left = [host for host in op.hosts if not _planned(session, host).same]
         if left:
             raise Failed(f"The guard is still not as it should be on {', '.join(left)}.", "Run it again.")
-        after = _adoptions(op, session)
+        after = _adoptions(op, session, acted=True)
         _show_adoptions(op, [one for one in after if one.result != "owned"])
         return 1 if any(one.result != "owned" for one in after) else 0
 
@@ -56,10 +55,7 @@ def remove(op: Operator, *, dry_run: bool) -> int:
         if dry_run or not todo:
             return 0
         names = ", ".join(plan.host for plan in todo)
-        op.confirm(
-            f"Remove the guard from {names}? Its owner files go, too: nothing keeps the VMs that run there from "
-            "being started elsewhere."
-        )
+        op.confirm(f"Remove the guard from {names}? Nothing keeps its VMs from being started elsewhere then.")
         for plan in todo:
             guard.carry_out(session, plan, clock=Clock())
             with session.using(plan.host) as ops:
@@ -90,19 +86,23 @@ def note_unguarded(op: Operator, snapshot: Snapshot) -> None:
     names = snapshot.unguarded()
     if names:
         have = "has" if len(names) == 1 else "have"
-        op.warn(
-            f"{', '.join(names)} {have} no guard: a virsh start typed there asks nobody. See fab host.guard."
-        )
+        who = ", ".join(names)
+        op.say(f"{who} {have} no guard: a virsh start typed there asks nobody. See host.guard.", "yellow")
 
 
-def _observe(op: Operator, session: Session) -> Snapshot:
+def _observe(op: Operator, session: Session, *, acted: bool = False) -> Snapshot:
+    """The cluster. Raises Refused, or Unknown once something was changed, unless the hosts of -H are well."""
     snapshot = session.observe(plan=True)
     for host in op.hosts:
         seen = snapshot.hosts[host]
         if isinstance(seen, Silent):
-            raise Refused(f"{host} does not answer: {seen.reason}.", seen.hint or "Nothing was changed.")
-        if problem := seen.libvirt_problem or seen.store.problem:
-            raise Refused(f"{host}: {problem}.", "Nothing was changed.")
+            problem, hint = f"does not answer: {seen.reason}", seen.hint
+        else:
+            problem, hint = seen.libvirt_problem or seen.store.problem, ""
+        if problem and acted:
+            raise Unknown(f"{host}: {problem}.", "Run it again: what is done already is left alone.")
+        if problem:
+            raise Refused(f"{host}: {problem}.", hint or "Nothing was changed.")
     return snapshot
 
 
@@ -111,8 +111,8 @@ def _planned(session: Session, host: str) -> GuardPlan:
         return guard.plan(ops, session.inventory)
 
 
-def _adoptions(op: Operator, session: Session) -> tuple[Adoption, ...]:
-    snapshot = _observe(op, session)
+def _adoptions(op: Operator, session: Session, *, acted: bool = False) -> tuple[Adoption, ...]:
+    snapshot = _observe(op, session, acted=acted)
     return adoption.plan(snapshot, adoption.look(session, snapshot), op.hosts)
 
 

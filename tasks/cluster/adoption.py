@@ -41,8 +41,8 @@ class Running:
 class Adoption:
     """What is to be done about a running VM's owner files.
 
-    `result`: owned (already so), adopt, or conflict (why says it; nothing is done). `replaces` are the texts of
-    owner files that name a host which demonstrably does not run it, by image.
+    `result`: owned (already so), adopt, or conflict (`why` says it; nothing is done). `replaces` are the
+    texts of owner files that name a host which demonstrably does not run it, by image.
     """
 
     running: Running

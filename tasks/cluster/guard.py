@@ -1,4 +1,4 @@
-"""The guard on a host: the libvirt hook and the liveness service, what is there and what should be."""
+"""The guard on a host, libvirt's hook and the liveness service: what is there and what should be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOOK = "/etc/libvirt/hooks/qemu"
 PROGRAM = "/usr/local/sbin/vmfab-liveness"
 UNIT = "vmfab-liveness.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
-#: Stands between the writing of a new hook and libvirtd's restart, and vanishes with a reboot as its reason does.
+#: Stands between a new hook's writing and libvirtd's restart; a reboot ends it together with its reason.
 PENDING = "/run/vmfab/restart-libvirtd"
 #: In every file that the guard consists of; what lacks it is somebody else's.
 MARK = "# vmfab guard, written by fab host.guard"
@@ -172,7 +172,10 @@ def carry_out(session: Session, plan: GuardPlan, *, clock: Clock) -> None:
 
 
 def call(ops: HostOps, hook: str, name: str, operation: str, *more: str, xml: str = "") -> str:
-    """Run a hook's text on a host, installed there or not; what it printed. Raises HostError of kind "guard"."""
+    """Run a hook's text on a host, installed there or not; what it printed.
+
+    Raises HostError of kind "guard" when it refuses.
+    """
     argv = ["/usr/bin/python3", "-IS", "-c", hook, name, operation, *more]
     done = ops.command(argv, stdin=xml, timeout=DEADLINE + 5.0)
     if done.rc != 0:

@@ -10,7 +10,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "templates"
 
 
 def render(name: str, **values: object) -> str:
-    """The text of templates/`name`. A value that the template needs and does not get raises UndefinedError."""
+    """The text of templates/`name`. A value that the template lacks raises jinja2.UndefinedError."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         undefined=jinja2.StrictUndefined,

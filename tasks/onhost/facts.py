@@ -109,7 +109,7 @@ def _guarded() -> bool:
     """Whether libvirt's hook here is vmfab's, by its second line."""
     try:
         with open("/etc/libvirt/hooks/qemu", encoding="utf-8", errors="replace") as file:
-            return "vmfab guard" in file.read(200) and os.access(file.fileno(), os.X_OK)
+            return "vmfab guard" in file.read(200) and os.access(file.name, os.X_OK)
     except OSError:
         return False
 

@@ -17,7 +17,7 @@ OLD = ".vmfab-old"
 
 
 def read(path: str) -> dict[str, Any]:
-    """{text, mode}; both null when there is no such file. A link is followed; what is no file is a Problem."""
+    """{text, mode}; both null when there is no such file. Links are followed; a folder is a Problem."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):

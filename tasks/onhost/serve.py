@@ -38,8 +38,8 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     store.lock    {mount, path, holder}             -> {}; error "locked" with the holder's text
     store.unlock  {mount, path}                     -> {}
     file.read     {path}                            -> {text: str or null, mode}
-    file.write    {path, text, mode, expected}      -> {}; error "changed" unless the file's text has the SHA-256
-                                                       `expected` (null: there is none)
+    file.write    {path, text, mode, expected}      -> {}; error "changed" unless the file has the SHA-256
+                                                       `expected` (null: there is no file)
     file.remove   {path, expected}                  -> {}; the same
     command       {argv, input?, timeout}           -> {rc, out, err}
 """

@@ -6,7 +6,6 @@ Made of mount namespaces, so that the hook runs as it is: what it finds mounted 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import uuid as uuids
