@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import jinja2
@@ -17,4 +18,11 @@ def render(name: str, **values: object) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # no HTML: each template quotes for its own language
     )
+    environment.filters["python"] = _python
     return environment.get_template(name).render(values)
+
+
+def _python(value: object) -> str:
+    """A text or number as Python writes it."""
+    str(value)  # raises for one that is undefined
+    return json.dumps(value)

@@ -22,10 +22,11 @@ def read(path: str) -> dict[str, Any]:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return {"text": None, "mode": None}
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(fd)
+        raise Problem("changed", f"{path} is no file")
     with open(fd, "rb") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise Problem("changed", f"{path} is no file")
         data = file.read()
     return {"text": data.decode("utf-8", "surrogateescape"), "mode": stat.S_IMODE(found.st_mode)}
 

@@ -90,6 +90,11 @@ class HookHost:
     def end(self) -> None:
         self._space.end()
 
+    @property
+    def prefix(self) -> list[str]:
+        """The words that make a command run on it."""
+        return self._space.prefix
+
     def sh(self, script: str, *words: object) -> str:
         line = [*self._space.prefix, "sh", "-ec", script, "sh", *map(str, words)]
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout

@@ -79,7 +79,6 @@ def test_install_adopt_again_and_remove(fab: Fab) -> None:
     again = fab("-H", f"{ONE},{TWO}", "host.guard")
     assert (again.code, again.out.count("already so")) == (0, 2), again.said
     # Somebody has edited it: only that file is put right, and libvirtd is left alone.
-    pid = lab.disk(ONE).parent / "root"
     libvirtd = lab.run_on(ONE, ["cat", "/run/libvirtd.pid"]).stdout
     hook = lab.disk(ONE) / HOOK
     text = hook.read_text()
@@ -232,7 +231,7 @@ def test_a_conflict_is_reported_and_nothing_adopted(guarded: Fab) -> None:
 
 
 def test_what_the_guard_costs_a_start(guarded: Fab) -> None:
-    """Under 150 ms: what its three calls in a start use of a processor; the least of several, as it is busy."""
+    """Under 150 ms, counted in processor time of its three calls, the least of several."""
     lab = guarded.lab
     lab.add_vm("web", ONE, start=False)
     xml = lab.virsh(ONE, "dumpxml", "web")
