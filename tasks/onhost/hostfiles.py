@@ -73,7 +73,6 @@ def _put(path: str, text: str, mode: int) -> None:
         with open(fd, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(text)
             file.flush()
-            os.fchown(fd, 0, 0)
             os.fchmod(fd, mode)
             os.fsync(fd)
         os.rename(draft, path)

@@ -16,7 +16,7 @@ import pytest
 
 from tasks.cluster import domainxml
 from tasks.cluster.model import FileId
-from tests.guard.hooks import HookCluster, HookHost, disk, domain
+from tests.lab.guard.hooks import HookCluster, HookHost, disk, domain
 from tests.unit.onhost.fakes import fake_qemu
 
 
@@ -162,6 +162,11 @@ def test_an_owner_file_that_is_not_understood_refuses(cluster: HookCluster, one:
     file.write_text(text)
     assert "is not understood" in one.start(xml)
     assert file.read_text() == text
+    # It holds up nobody else.
+    other = domain(cluster.image("other.img"), name="other")
+    assert one.start(other) == ""
+    one.stop(other)
+    assert list((cluster.store / ".vmfab/owners").iterdir()) == [file]
 
 
 # what an image is

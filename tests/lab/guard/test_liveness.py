@@ -13,7 +13,7 @@ import pytest
 
 from tasks.cluster.templates import render
 from tasks.lab.namespaces import until
-from tests.guard.hooks import HookCluster, HookHost
+from tests.lab.guard.hooks import HookCluster, HookHost
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Hosts for the rendered hook: each has mounts, /run, a boot and a list of its own, all have one store.
+"""Hosts for the rendered hook: each has mounts, /run, a boot and a list of its own; all have one store.
 
 Made of mount namespaces, so that the hook runs as it is: what it finds mounted is mounted.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guard.hooks import HookCluster, HookHost
+from tests.lab.guard.hooks import HookCluster, HookHost
 
 
 @pytest.fixture
