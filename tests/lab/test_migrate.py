@@ -127,6 +127,6 @@ def test_fab_is_killed_while_the_vm_goes_off_and_the_way_on_is_named(fab: Fab) -
     assert done.code == 2, done.said
     assert "it is not running (vm.start starts it)" in done.said
     assert fab.where() == {}
-    started = fab("-H", TWO, "vm.start", "web", "--yes")
+    started = fab("-H", TWO, "vm.start", "web")
     assert started.code == 0, started.said
     assert fab.where() == {"web": (TWO,)}
