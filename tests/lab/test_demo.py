@@ -113,6 +113,7 @@ def test_the_demo_proves_what_it_shows_and_leaves_nothing(stage: Stage) -> None:
     assert all(int(now) > int(then) for *_, then, now in proof.values())
     assert "16 starts of 8 VMs" in shown
     assert "never two emulators on one disk" in shown
+    assert re.search(r"Longest silence of a moved VM, .*: [\d.]+ s; of the others: [\d.]+ s\.", shown)
     assert shown.rstrip().splitlines()[-1].startswith("Everything above was verified")
 
 
