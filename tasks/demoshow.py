@@ -38,6 +38,24 @@ class Moved:
     downtime: float
 
 
+@dataclass(frozen=True)
+class Act:
+    """The moves of one command by VM, and how long each VM's counter stood still meanwhile, in seconds."""
+
+    moved: Mapping[str, Moved]
+    pauses: Mapping[str, float]
+
+    @property
+    def silent(self) -> float:
+        """The longest silence of a VM that was moved."""
+        return max(self.pauses[name] for name in self.moved)
+
+    @property
+    def others_silent(self) -> float:
+        """The longest silence of a VM that was left alone."""
+        return max(pause for name, pause in self.pauses.items() if name not in self.moved)
+
+
 class Show:
     """One performance, on a cluster that is not up yet."""
 
@@ -60,7 +78,7 @@ class Show:
             before = evidence.standing(self._lab)
             self._look()
             away = self._drain(before, pulse)
-            self._look_again(away, pulse.pauses())
+            self._look_again(away)
             back = self._undrain(before, pulse)
             self._prove(before, away, back, watch)
 
@@ -97,7 +115,7 @@ class Show:
         self._title("One look", f"{EMPTIED} needs maintenance, but half of the VMs run there.")
         self._fab("status")
 
-    def _drain(self, before: Mapping[str, Standing], pulse: Pulse) -> dict[str, Moved]:
+    def _drain(self, before: Mapping[str, Standing], pulse: Pulse) -> Act:
         self._title(
             f"Empty {EMPTIED}",
             "Every VM gets a new place before the first one is shut down. It is started there only after all "
@@ -114,9 +132,9 @@ class Show:
         left = [name for name, vm in now.items() if vm.host == EMPTIED] + self._lab.running(EMPTIED)
         if left:
             raise Failed(f"{EMPTIED} is not empty after the drain: {', '.join(left)} run there.")
-        return moved
+        return Act(moved, pulse.pauses())
 
-    def _look_again(self, moved: Mapping[str, Moved], pauses: Mapping[str, float]) -> None:
+    def _look_again(self, away: Act) -> None:
         self._title(
             "Look again",
             f"{EMPTIED} is empty and cordoned: nothing is placed there until it is undrained. Now it could "
@@ -124,9 +142,9 @@ class Show:
         )
         self._fab("status")
         self._op.say()
-        self._show_downtimes(moved, pauses)
+        self._show_downtimes(away)
 
-    def _undrain(self, before: Mapping[str, Standing], pulse: Pulse) -> dict[str, Moved]:
+    def _undrain(self, before: Mapping[str, Standing], pulse: Pulse) -> Act:
         self._title(
             "Bring its VMs back",
             f"The work on {EMPTIED} is done. What the drain moved away comes back, and nothing else.",
@@ -138,17 +156,12 @@ class Show:
         astray = [name for name, vm in before.items() if now[name].host != vm.host]
         if astray:
             raise Failed(f"After the undrain {', '.join(astray)} did not run where it had run before.")
+        back = Act(moved, pulse.pauses())
         self._op.say()
-        self._show_downtimes(moved, pulse.pauses())
-        return moved
+        self._show_downtimes(back)
+        return back
 
-    def _prove(
-        self,
-        before: Mapping[str, Standing],
-        away: Mapping[str, Moved],
-        back: Mapping[str, Moved],
-        watch: law.Watch,
-    ) -> None:
+    def _prove(self, before: Mapping[str, Standing], away: Act, back: Act, watch: law.Watch) -> None:
         self._title(
             "The proof",
             "Not what vmfab says, but what the VMs' disks say: each number must be there, written by the "
@@ -157,7 +170,7 @@ class Show:
         )
         after = evidence.standing(self._lab)
         watch.finish()
-        moves = {name: (name in away) + (name in back) for name in before}
+        moves = {name: (name in away.moved) + (name in back.moved) for name in before}
         rows = [
             tuple(map(str, (name, old.host, moves[name], new.starts, new.boots, old.counter, new.counter)))
             for name, old, new in ((name, old, after[name]) for name, old in before.items())
@@ -167,15 +180,18 @@ class Show:
         wrong = evidence.doubts(before, after, moves)
         if wrong:
             raise Failed(f"The disks do not tell what they should: {'; '.join(wrong)}.")
-        downtimes = [one.downtime for moved in (away, back) for one in moved.values()]
+        downtimes = [one.downtime for act in (away, back) for one in act.moved.values()]
+        silent, others = max(away.silent, back.silent), max(away.others_silent, back.others_silent)
         starts = sum(vm.starts for vm in after.values())
         numbers = sum(vm.counter for vm in after.values())
         self._op.say()
         for line in (
-            f"{EMPTIED} was empty after the drain, and its {len(back)} VMs are back.",
+            f"{EMPTIED} was empty after the drain, and its {len(back.moved)} VMs are back.",
             f"{starts} starts of {len(after)} VMs: in {watch.looks} looks never two emulators on one disk.",
             f"{numbers} numbers on the disks: none lost, none written out of turn.",
             f"{len(downtimes)} moves: {min(downtimes):.1f} to {max(downtimes):.1f} s of downtime.",
+            f"Longest silence of a moved VM, shutdown and boot included: {silent:.1f} s; of the others: "
+            f"{others:.1f} s.",
         ):
             self._op.say(f"  {line}", "green")
 
@@ -190,19 +206,18 @@ class Show:
         self._tell(text)
         self._op.say()
 
-    def _show_downtimes(self, moved: Mapping[str, Moved], pauses: Mapping[str, float]) -> None:
+    def _show_downtimes(self, act: Act) -> None:
         self._tell(
             "Downtime is the time from a VM's end to its start. Its users also waited for its shutdown and "
             "boot: 'silent' is how long the counter on its disk stood still."
         )
         rows = [
-            (m.vm, m.source, m.target, m.stopped_by, f"{m.downtime:.1f} s", f"{pauses[name]:.1f} s")
-            for name, m in sorted(moved.items())
+            (m.vm, m.source, m.target, m.stopped_by, f"{m.downtime:.1f} s", f"{act.pauses[name]:.1f} s")
+            for name, m in sorted(act.moved.items())
         ]
         columns = ("VM", "from", "to", "stopped by", "downtime", "silent")
         self._op.output.table(Table(columns, rows, right=frozenset({"downtime", "silent"})))
-        others = max(pause for name, pause in pauses.items() if name not in moved)
-        self._op.say(f"The other VMs went on: none of them was silent for more than {others:.1f} s.")
+        self._op.say(f"The other VMs went on: none was silent for more than {act.others_silent:.1f} s.")
 
     # what is done
 

@@ -387,9 +387,7 @@ def test_18_the_store_is_bad(fab: Fab, fault: str) -> None:
     processes = law.emulators(fab.lab)
     done = fab(*MIGRATE)
     assert done.code == 2, done.said
-    assert {"full": "space", "read-only": "read-only", "not mounted": "not mounted"}[
-        fault
-    ] in done.said.lower()
+    assert fault in done.said.lower()
     assert law.emulators(fab.lab) == processes
     assert fab.starts("web") == []
     assert set(fab.definitions(TWO)) == set()
@@ -402,7 +400,6 @@ def test_18_the_store_fills_up_during_a_move(fab: Fab) -> None:
     fab.await_pressed(ONE, "web")
     fab.lab.fill_store()
     done = moving.done()
-    assert fab.where() == {"web": (TWO,)}
     assert done.code == 0, done.said
-    assert done.outcomes["web"]["result"] == "moved"
-    assert "space" in done.said
+    assert fab.where() == {"web": (TWO,)}
+    assert done.results == {"web": "moved"}
