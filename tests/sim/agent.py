@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tasks.onhost import images
+from tasks.onhost import images, runninglist
 from tests.sim.errors import AgentError, NoSuchDomain, VirshError
 from tests.sim.guests import Guest
 from tests.sim.host import SimHost
@@ -386,7 +386,8 @@ class Agent:
     def _save_running(self, write: bool) -> Reply:
         self._libvirt(READ_TIME)
         before = self.host.running_vms
-        after = [g.name for g in self.host.guests if g.listed]
+        running = [g.name for g in self.host.guests if g.listed]
+        after = runninglist.in_order(_names(before or ""), running)
         if write:
             self.host.running_vms = "".join(f"{name}\n" for name in after)
         return {"before": None if before is None else _names(before), "after": after}

@@ -1,0 +1,38 @@
+"""Render the files that land on hosts from templates/*.j2. Pure: nothing but the templates is read."""
+
+from __future__ import annotations
+
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+FOLDER = Path(__file__).resolve().parents[2] / "templates"
+
+
+def render(template: str, /, **values: object) -> str:
+    """Fill in the template of this name (without .j2).
+
+    The filter `quoted` makes a text one word for a shell. Raises jinja2.UndefinedError when a value that the
+    template wants is missing: half a file must never reach a host.
+    """
+    return _environment().get_template(f"{template}.j2").render(values)
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        undefined=StrictUndefined,
+        autoescape=False,  # configuration files and scripts, no HTML
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["quoted"] = lambda value: shlex.quote(str(value))
+    return environment
