@@ -45,6 +45,9 @@ def autostart(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
     An entry that runs the script already stays as it is spelled; nothing else in the crontab is touched. What
     is replaced is kept below /var/backups/vmfab. Shows all differences and asks. The same again is fine.
 
+    The script does not start what vmfab has moved away, is working on, or runs there already. It cannot ask
+    the other hosts: a VM that was started elsewhere while its host was down is refused only by the guard.
+
     Exit codes: 0 set up and verified, 1 it failed, 2 refused, 3 it cannot be seen whether all is set up.
 
     Examples:
@@ -66,7 +69,7 @@ def save_running(op: Operator, dry_run: bool = False, yes: bool = False) -> None
 
     Example: fab -H vmhost1 host.save-running
     """
-    from tasks.cluster.errors import Failed
+    from tasks.cluster.errors import Failed, HostSilent, Unknown
     from tasks.cluster.hostsetup import diff
 
     with op.session() as session:
@@ -79,18 +82,21 @@ def save_running(op: Operator, dry_run: bool = False, yes: bool = False) -> None
             changing.append(name)
             was = "does not exist" if before is None else f"names {len(before)} VMs"
             op.say(f"{name}: /root/running_vms {was}, {len(after)} VMs run:")
-            op.say(
-                diff("/root/running_vms", None if before is None else _lines(before), _lines(after)).rstrip(
-                    "\n"
-                )
-            )
+            old = None if before is None else _lines(before)
+            op.say(diff("/root/running_vms", old, _lines(after)).rstrip("\n"))
         if dry_run or not changing:
             return
+        again = "Type the same again."
         op.confirm(f"Write the list on {', '.join(changing)}?")
         for name in changing:
-            _, written = session.host(name).save_running(write=True)
-            if session.host(name).save_running(write=False)[0] != written:
-                raise Failed(f"{name}: /root/running_vms is not as it was written.", "Type the same again.")
+            ops = session.host(name)
+            try:
+                _, written = ops.save_running(write=True)
+                found_then, _ = ops.save_running(write=False)
+            except HostSilent as error:
+                raise Unknown(f"{name} does not answer any more ({error.reason}).", again) from error
+            if found_then != written:
+                raise Failed(f"{name}: /root/running_vms is not as it was written.", again)
             op.say(f"{name}: /root/running_vms names {len(written)} VMs now")
 
 

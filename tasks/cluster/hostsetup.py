@@ -16,6 +16,9 @@ from tasks.cluster.errors import Failed, HostError, HostSilent, Refused, Unknown
 from tasks.cluster.hostfiles import Ended
 from tasks.cluster.hostops import HostOps
 
+#: Every step may be taken again, whatever became of it.
+AGAIN = "Type the same again: what is done already is left alone."
+
 
 @dataclass(frozen=True, slots=True)
 class AlreadySo:
@@ -78,21 +81,30 @@ def plan(ops: HostOps, step: Step) -> Plan:
 def apply(ops: HostOps, planned: Plan, tell: Callable[[str], object]) -> Plan:
     """Make the planned changes one after the other, then look again; what was found then.
 
-    `tell` hears of each change that was made. Raises Failed when something is still not as it is wished,
-    Unknown when that cannot be seen, and whatever a change raises: those before it are made then, those
-    behind it are not.
+    `tell` hears of each change that was made. Raises Failed when a change failed or something is still not
+    as it is wished, Unknown when that cannot be seen, HostError when the host said no: changes before the one
+    that failed are made then, those behind it are not.
     """
     for change in planned.changes:
-        note = change.apply(ops)
+        try:
+            note = change.apply(ops)
+        except HostSilent as error:
+            raise Unknown(
+                f"{ops.host} does not answer any more ({error.reason}): it may be half set up.", AGAIN
+            ) from error
+        except Refused as error:
+            raise Failed(error.message, error.hint) from error
         tell(f"{change.what}: {change.why}" + (f" ({note})" if note else ""))
     try:
         after = plan(ops, planned.step)
     except (Refused, HostSilent, HostError) as error:
-        raise Unknown(f"{ops.host} was changed, but cannot be looked at again: {error.message}") from error
+        raise Unknown(
+            f"{ops.host} was changed, but cannot be looked at again: {error.message}", AGAIN
+        ) from error
     if after.changes:
         left = "; ".join(f"{change.what} ({change.why})" for change in after.changes)
         raise Failed(
-            f"{ops.host} is still not as it was set up: {left}.", "Somebody else may change it: try again."
+            f"{ops.host} is still not as it was set up: {left}.", f"Somebody else may change it. {AGAIN}"
         )
     return after
 

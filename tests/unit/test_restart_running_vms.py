@@ -1,4 +1,4 @@
-"""The real restart script under sh, with a virsh that answers from files: every list, every answer of libvirt."""
+"""The real restart script under sh, with a virsh that answers from files: all lists, all answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tasks.cluster import templates
 
-#: The folder `here` holds: defined (UUID NAME), running and saved (UUIDs), silent, and answers/UUID (rc, words).
+#: Its folder holds: defined (UUID NAME), running and saved (UUIDs), silent, and answers/UUID (shell).
 VIRSH = """#!/bin/sh
 here=$(dirname "$0")
 shift 3
