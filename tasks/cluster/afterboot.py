@@ -40,7 +40,7 @@ def step(mount: str) -> Step:
 def script(mount: str, *, pause: int = PAUSE) -> str:
     """The text of /usr/local/bin/restart_running_vms."""
     return templates.render(
-        "restart_running_vms.sh",
+        "restart_running_vms.sh.j2",
         mount=mount,
         running_vms=RUNNING_VMS,
         lock="/run/restart_running_vms.lock",
@@ -53,7 +53,7 @@ def script(mount: str, *, pause: int = PAUSE) -> str:
 
 def logrotate(mount: str) -> str:
     """The text of /etc/logrotate.d/restart_running_vms."""
-    return templates.render("restart_running_vms.logrotate", mount=mount)
+    return templates.render("restart_running_vms.logrotate.j2", mount=mount)
 
 
 @dataclass(frozen=True, slots=True)

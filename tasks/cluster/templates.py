@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).resolve().parents[2] / "templates"
 
 
-def render(template: str, /, **values: object) -> str:
-    """Fill in the template of this name (without .j2).
+def render(name: str, /, **values: object) -> str:
+    """The text of templates/`name`, filled in.
 
     The filter `quoted` makes a text one word for a shell. Raises jinja2.UndefinedError when a value that the
     template wants is missing: half a file must never reach a host.
     """
-    return _environment().get_template(f"{template}.j2").render(values)
+    return _environment().get_template(name).render(values)
 
 
 @cache
@@ -29,10 +29,8 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         undefined=StrictUndefined,
-        autoescape=False,  # configuration files and scripts, no HTML
+        autoescape=False,  # no HTML: each template quotes for its own language
         keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
     environment.filters["quoted"] = lambda value: shlex.quote(str(value))
     return environment

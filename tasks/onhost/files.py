@@ -63,13 +63,16 @@ def _read(path: str) -> tuple[bytes, int] | None:
         if error.errno == errno.ELOOP:
             raise Problem("file", f"{path} is a symbolic link") from None
         raise _worded(path, error) from None
-    with open(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise Problem("file", f"{path} is no regular file")
         if status.st_size > LARGEST:
             raise Problem("file", f"{path} is too large")
-        return file.read(), stat.S_IMODE(status.st_mode)
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(), stat.S_IMODE(status.st_mode)
+    finally:
+        os.close(fd)
 
 
 def _put(path: str, data: bytes, mode: int) -> None:

@@ -65,7 +65,7 @@ class Host:
             (folder / name).touch()
         self.mounts.write_text(f"/dev/sdb {self.mount} ocfs2 rw 0 0\n")
         text = templates.render(
-            "restart_running_vms.sh",
+            "restart_running_vms.sh.j2",
             mount=self.mount,
             running_vms=self.list,
             lock=folder / "the lock",

@@ -37,9 +37,9 @@ def test_a_missing_value_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(templates, "FOLDER", tmp_path)
     templates._environment.cache_clear()
     try:
-        assert templates.render("greeting", name="you") == "hello you\n"
+        assert templates.render("greeting.j2", name="you") == "hello you\n"
         with pytest.raises(UndefinedError):
-            templates.render("greeting")
+            templates.render("greeting.j2")
     finally:
         templates._environment.cache_clear()
 
