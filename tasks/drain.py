@@ -52,9 +52,7 @@ def drain(
         fab -H vmhost1,vmhost2 drain --to vmhost3 --exclude 'test-*'
     """
     from tasks.cli import moves, relocation
-    from tasks.cli.commandline import typed
-    from tasks.cluster import cordon, locks, operation, placement
-    from tasks.cluster.clock import Clock
+    from tasks.cluster import cordon, locks, placement
     from tasks.cluster.move import MoveOptions
     from tasks.cluster.sharedstore import store_of
 
@@ -92,7 +90,7 @@ def drain(
         if plan.moves or any(name not in present for name in op.hosts):
             op.confirm(f"Cordon {which} and move {moves.count(len(plan.moves))}?")
         store = store_of(session, snapshot, last=op.hosts)
-        begun = operation.begin(typed(), at=Clock().now())
+        begun = op.begin()
         for name in op.hosts:
             held.enter_context(locks.host_lock(session, name, name, begun))
         for name in op.hosts:
@@ -157,9 +155,7 @@ def undrain(
         fab -H vmhost1 undrain --stay
     """
     from tasks.cli import moves, relocation
-    from tasks.cli.commandline import typed
-    from tasks.cluster import cordon, locks, operation, placement
-    from tasks.cluster.clock import Clock
+    from tasks.cluster import cordon, locks, placement
     from tasks.cluster.model import Plan
     from tasks.cluster.move import MoveOptions
     from tasks.cluster.sharedstore import store_of
@@ -198,7 +194,7 @@ def undrain(
         result = None
         if cordoned and not dry_run:
             op.confirm(f"Bring back {moves.count(len(plan.moves))} and uncordon {which}?")
-            begun = operation.begin(typed(), at=Clock().now())
+            begun = op.begin()
             for name in cordoned:
                 held.enter_context(locks.host_lock(session, name, name, begun))
             result = relocation.carry(op, session, store, begun, todo) if plan.moves else None

@@ -43,10 +43,8 @@ def migrate(
         fab -H vmhost1 migrate '*' --to vmhost2,vmhost3
     """
     from tasks.cli import moves, relocation
-    from tasks.cli.commandline import typed
     from tasks.cli.select import select
-    from tasks.cluster import operation, placement
-    from tasks.cluster.clock import Clock
+    from tasks.cluster import placement
     from tasks.cluster.move import MoveOptions
     from tasks.cluster.sharedstore import store_of
 
@@ -70,7 +68,7 @@ def migrate(
         result = None
         if not dry_run:
             op.confirm(f"Move {moves.count(len(plan.moves))}?")
-            begun = operation.begin(typed(), at=Clock().now())
+            begun = op.begin()
             result = relocation.carry(op, session, store_of(session, snapshot), begun, todo)
         code = result.code if result else 0
         if json:

@@ -38,8 +38,9 @@ def define(op: Operator, file: str, dry_run: bool = False, yes: bool = False, js
         fab vm.dumpxml web --security-info --inactive > web.xml; vi web.xml; fab vm.define web.xml
         ssh old virsh dumpxml web | fab -H vmhost1 vm.define - --yes
     """
-    from tasks.cli import relocation, vmreport, vmwork
+    from tasks.cli import relocation, vmreport
     from tasks.cluster import defining, definitions
+    from tasks.cluster.errors import VmfabError
     from tasks.cluster.vmresult import VmResult, exit_code
 
     text = _text_of(file)
@@ -61,10 +62,17 @@ def define(op: Operator, file: str, dry_run: bool = False, yes: bool = False, js
             results += [VmResult(new.vm, p.host, "planned", "", p.warnings) for p in todo]
         elif todo:
             op.confirm(f"Define {new.vm.name} on {', '.join(p.host for p in todo)}?")
-            begun = vmwork.begin()
+            begun = op.begin()
             for plan in todo:
-                defining.define(session, plan, begun)
-                results.append(VmResult(new.vm, plan.host, "done"))
+                try:
+                    defining.define(session, plan, begun)
+                except VmfabError as error:
+                    if len(plans) == 1:
+                        raise
+                    result = {2: "left", 3: "unknown"}.get(error.code, "failed")
+                    results.append(VmResult(new.vm, plan.host, result, str(error)))
+                else:
+                    results.append(VmResult(new.vm, plan.host, "done"))
         vmreport.show_results(op, results, {"done": "defined", "already": "the same"})
         code = exit_code(results) if not dry_run else 0
         if json:
@@ -138,7 +146,7 @@ def undefine(op: Operator, vm: str, dry_run: bool = False, yes: bool = False, js
         fab vm.undefine old-web
         fab -H vmhost1 vm.undefine web
     """
-    from tasks.cli import vmreport, vmwork
+    from tasks.cli import vmreport
     from tasks.cli.select import select
     from tasks.cluster import defining
     from tasks.cluster.vmresult import VmResult, exit_code
@@ -156,7 +164,7 @@ def undefine(op: Operator, vm: str, dry_run: bool = False, yes: bool = False, js
             code = 0
         else:
             op.confirm(f"Remove {'1 definition' if len(removals) == 1 else f'{len(removals)} definitions'}?")
-            begun = vmwork.begin()
+            begun = op.begin()
             results = [defining.undefine(session, removal, begun) for removal in removals]
             code = exit_code(results)
         vmreport.show_results(op, results, {"done": "undefined"})
@@ -193,6 +201,9 @@ def dumpxml(op: Operator, vm: str, inactive: bool = False, security_info: bool =
             names = ", ".join(v.name for v in chosen)
             raise Refused(f"dumpxml prints one VM, not {names}.", "Name exactly one.")
         host = _host_of(op, snapshot, chosen[0])
+        if not snapshot.where_running(chosen[0]):
+            for silent in snapshot.unsure():
+                op.output.error(f"fab: it may run on {silent.host}, which cannot be asked ({silent.reason}).")
         with session.using(host) as ops:
             text = ops.dumpxml(chosen[0].uuid, inactive=inactive, security=security_info)
     op.output.out.write(block(text) if op.output.out.isatty() else text)

@@ -9,14 +9,14 @@ from tasks.cli.text import clean
 from tasks.cluster.errors import Refused
 
 
-def _answer(question: str, output: Output) -> str:
+def _answer(question: str, choices: str, output: Output) -> str:
     """The line typed after a question; "" at the end of the input. Raises Refused without a terminal."""
     if sys.stdin is None or not sys.stdin.isatty():
         raise Refused(
             f"There is no terminal to ask on: {clean(question)}", "Add --yes to go on without a question."
         )
     stream = output.main if output.main.isatty() else output.err
-    stream.write(clean(question) + " ")
+    stream.write(f"{clean(question)} {choices} ")
     stream.flush()
     line = sys.stdin.readline()
     if not line.endswith("\n"):
@@ -31,7 +31,7 @@ def confirm(question: str, yes: bool, output: Output) -> None:
     """
     if yes:
         return
-    if _answer(f"{question} [y/N]", output).lower() not in ("y", "yes"):
+    if _answer(question, "[y/N]", output).lower() not in ("y", "yes"):
         raise Refused("Nothing was changed.")
 
 
@@ -42,5 +42,5 @@ def confirm_typed(question: str, word: str, output: Output) -> None:
     """
     if sys.stdin is None or not sys.stdin.isatty():
         raise Refused(f"There is no terminal to ask on: {clean(question)}", "This is never done without one.")
-    if _answer(f"{question} Type {word} to go on:", output) != word:
+    if _answer(question, clean(f"Type {word} to go on:"), output) != word:
         raise Refused("Nothing was changed.")

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from tasks.cli import confirm
 from tasks.cli.output import Output
+from tasks.cluster.clock import Clock
 
 if TYPE_CHECKING:
     from tasks.cluster.link import Connector
     from tasks.cluster.model import Inventory
+    from tasks.cluster.operation import Operation
     from tasks.cluster.session import Session
 
 
@@ -31,10 +33,12 @@ class Operator:
         yes: bool = False,
         inventory: Inventory | None = None,
         connector: Callable[[Inventory], Connector] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.hosts = hosts
         self.output = output or Output.of_process()
         self.yes = yes
+        self.clock = clock or Clock()
         self._connector = connector
         if inventory is not None:
             self.inventory = inventory
@@ -66,6 +70,13 @@ class Operator:
 
             return Session(self.inventory, remote.connector(self.inventory))
         return Session(self.inventory, self._connector(self.inventory))
+
+    def begin(self) -> Operation:
+        """The identity of what is done from now on, for locks, cordons and journals."""
+        from tasks.cli.commandline import typed
+        from tasks.cluster import operation
+
+        return operation.begin(typed(), at=self.clock.now())
 
     def say(self, text: str = "", style: str = "") -> None:
         """See Output.say."""

@@ -10,7 +10,6 @@ from tasks.cli.context import Operator
 from tasks.cli.progress import progress
 from tasks.cluster import inventory as inventories
 from tasks.cluster import placement
-from tasks.cluster.clock import Clock
 from tasks.cluster.errors import Refused
 from tasks.cluster.model import Move, Plan, Refusal, Snapshot
 from tasks.cluster.move import MoveOptions
@@ -89,13 +88,13 @@ def carry(op: Operator, session: Session, store: SharedStore, operation: Operati
             reservations=r.plan.moves,
         )
 
-    with progress(op.output, len(r.plan.moves)) as notify:
+    with progress(op.output, len(r.plan.moves), clock=op.clock) as notify:
         result = carry_out(
             session,
             store,
             operation,
             r.plan.moves,
-            clock=Clock(),
+            clock=op.clock,
             notify=notify,
             recheck=recheck,
             options=r.options,

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.cli.commandline import typed
 from tasks.cli.context import Operator
 from tasks.cli.progress import progress
-from tasks.cluster import operation, vmstart, vmstop
+from tasks.cluster import vmstart, vmstop
 from tasks.cluster.batch import Batch
-from tasks.cluster.clock import Clock
 from tasks.cluster.events import Notify
-from tasks.cluster.fleet import StartGates
-from tasks.cluster.operation import Operation
+from tasks.cluster.gates import StartGates
 from tasks.cluster.session import Session
 from tasks.cluster.vmresult import VmResult
 from tasks.cluster.vmstartplan import Start
@@ -21,16 +18,11 @@ from tasks.cluster.vmstopplan import Stop, Verb
 _INTERRUPTED = "Interrupted: what is under way is finished, no more is begun. Ctrl-C again stops at once."
 
 
-def begin() -> Operation:
-    """The identity of this command, for locks."""
-    return operation.begin(typed(), at=Clock().now())
-
-
 def start_all(
     op: Operator, session: Session, starts: Sequence[Start], *, parallel: int, overrides: Sequence[str]
 ) -> tuple[tuple[VmResult, ...], bool]:
     """Start them; the verified results, and whether it was interrupted."""
-    begun, clock, gates = begin(), Clock(), StartGates()
+    begun, clock, gates = op.begin(), op.clock, StartGates()
 
     def work(start: Start, notify: Notify) -> VmResult:
         return vmstart.VmStart(
@@ -62,7 +54,7 @@ def stop_all(
     timeout: float | None = None,
 ) -> tuple[tuple[VmResult, ...], bool]:
     """Shut down, destroy or reboot them; the verified results, and whether it was interrupted."""
-    begun, clock = begin(), Clock()
+    begun, clock = op.begin(), op.clock
 
     def work(stop: Stop, notify: Notify) -> VmResult:
         seconds = op.inventory.timeout_of(stop.vm.name) if timeout is None else timeout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from tasks.cluster.errors import Interrupted
@@ -16,9 +17,17 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+@dataclass(frozen=True, slots=True)
+class Rest(Generic[R]):
+    """What is left of an item's work when it no longer needs to keep the next item waiting."""
+
+    finish: Callable[[], R]
+
+
 class Batch(Generic[T, R]):
     """Does `work` on each item, `parallel` of them at the same time.
 
+    Work that answers with a Rest gives its place to the next item, and the rest is done beside.
     `left` makes the result of an item that was not begun, `describe` names one, and `interrupted` is called
     at the first Ctrl-C, to tell the operator.
     """
@@ -26,7 +35,7 @@ class Batch(Generic[T, R]):
     def __init__(
         self,
         items: Sequence[T],
-        work: Callable[[T], R],
+        work: Callable[[T], R | Rest[R]],
         *,
         parallel: int,
         left: Callable[[T], R],
@@ -58,7 +67,7 @@ class Batch(Generic[T, R]):
         for index in range(len(self._items)):
             self._waiting.put(index)
         for _ in range(min(self._parallel, len(self._items))):
-            threading.Thread(target=self._run, name="vm", daemon=True).start()
+            threading.Thread(target=self._run, name="batch", daemon=True).start()
         while len(self._results) < len(self._items):
             try:
                 self._collect()
@@ -90,11 +99,20 @@ class Batch(Generic[T, R]):
             except BaseException as error:  # handed to the main thread, which raises it
                 self._done.put((index, error))
                 return
-            self._done.put((index, result))
+            if isinstance(result, Rest):
+                threading.Thread(target=self._finish, args=(index, result), name="rest", daemon=True).start()
+            else:
+                self._done.put((index, result))
+
+    def _finish(self, index: int, rest: Rest[R]) -> None:
+        try:
+            self._done.put((index, rest.finish()))
+        except BaseException as error:  # handed to the main thread, which raises it
+            self._done.put((index, error))
 
     def _cut_short(self) -> Interrupted:
         open_ones = [self._describe(item) for i, item in enumerate(self._items) if i not in self._results]
         return Interrupted(
-            f"Interrupted; not known how it ended for: {', '.join(open_ones)}.",
-            "Run 'fab status' to see where each VM is.",
+            f"Interrupted with {len(open_ones)} unfinished: {'; '.join(open_ones)}.",
+            "Run 'fab status' to see where each VM is; the same command again goes on from there.",
         )

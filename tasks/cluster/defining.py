@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.cluster import domainxml
 from tasks.cluster.definitions import DefinePlan, misunderstood
@@ -21,25 +21,36 @@ from tasks.cluster.vmresult import VmResult
 def define(session: Session, plan: DefinePlan, operation: Operation) -> None:
     """Define it on the plan's host, and read it back.
 
-    Raises Locked, Refused when the host does not take it, Unknown when its answer was lost and it cannot be
-    seen, Failed when libvirt stored something else.
+    Raises Locked, Refused or HostSilent when nothing was changed there, Unknown when the host's answer was
+    lost, Failed when libvirt stored something else.
     """
     lock = lock_of_vm(session, plan.new.vm, operation)
-    lock.hold_through(plan.host)
     try:
-        try:
-            with session.using(plan.host) as ops:
-                ops.define(plan.new.text)
-        except HostError as error:
-            raise Refused(f"{plan.host} does not take the definition: {error.detail}.") from error
-        except HostSilent as error:
-            raise Unknown(
-                f"{plan.host} did not say whether it defined {plan.new.vm.name} ({error.reason}).",
-                f"Look: fab -H {plan.host} vm.dumpxml {plan.new.vm.uuid}",
-            ) from error
+        lock.hold_through(plan.host)
+    except HostError as error:
+        raise Refused(f"{error}.") from error
+    try:
+        _define(session, plan)
         _verify(session, plan)
     finally:
         lock.release()
+
+
+def _define(session: Session, plan: DefinePlan) -> None:
+    try:
+        with session.using(plan.host) as ops:
+            ops.define(plan.new.text)
+        return
+    except HostError as error:
+        if error.kind == "virsh":
+            raise Refused(f"{plan.host} does not take the definition: {error.detail}.") from error
+        reason = error.detail
+    except HostSilent as error:
+        reason = error.reason
+    raise Unknown(
+        f"{plan.host} did not say whether it defined {plan.new.vm.name} ({reason}).",
+        f"Look: fab -H {plan.host} vm.dumpxml {plan.new.vm.uuid}",
+    )
 
 
 def _verify(session: Session, plan: DefinePlan) -> None:
@@ -132,14 +143,15 @@ def undefine(session: Session, removal: Undefine, operation: Operation) -> VmRes
                 ops.undefine(vm.uuid)
         except HostSilent:
             return _seen_undefined(session, vm, host)
+        except HostError as error:
+            seen = _seen_undefined(session, vm, host)
+            return replace(seen, detail=error.detail) if seen.result == "failed" else seen
         if removal.noted:
             try:
                 with session.using(host) as ops:
                     ops.note_running(remove=[vm.name])
             except (HostSilent, HostError) as error:
                 warnings.append(f"/root/running_vms: {error}")
-    except HostError as error:
-        return VmResult(vm, host, "failed", str(error))
     except VmfabError as error:
         return VmResult(vm, host, "left", str(error))
     finally:

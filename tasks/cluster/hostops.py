@@ -137,7 +137,7 @@ class HostOps:
         self._call("note_running", deadline=READ, add=list(add), remove=list(remove))
 
     def save_running(self, *, write: bool) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-        """/root/running_vms as it is (None: no such file) and as the running VMs make it; `write` replaces it."""
+        """/root/running_vms as it is (None: no such file) and as what runs makes it; `write` replaces it."""
         reply = self._call("save_running", deadline=READ, write=write)
         before = reply["before"]
         return None if before is None else tuple(before), tuple(reply["after"])

@@ -18,9 +18,9 @@ OFF = "shut off"
 class Host:
     """A vmhost as the inventory describes it.
 
-    What the inventory leaves out stays unset, so that the operator's ssh configuration decides: an empty `user`
-    means its User for `address`, else root; `port` None its Port, else 22; an empty `identity` its IdentityFile
-    and the agent. Its HostName and ProxyJump apply in any case.
+    What the inventory leaves out stays unset, so that the operator's ssh configuration decides: an empty
+    `user` means its User for `address`, else root; `port` None its Port, else 22; an empty `identity` its
+    IdentityFile and the agent. Its HostName and ProxyJump apply in any case.
     """
 
     name: str
@@ -341,7 +341,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would be done, what cannot be, and why; every running VM concerned is in exactly one of the two."""
+    """What would be done, what cannot be, and why; every VM concerned is in exactly one of the two."""
 
     moves: tuple[Move, ...]
     refusals: tuple[Refusal, ...] = ()

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from tasks.cluster.batch import Batch, Rest
 from tasks.cluster.clock import Clock
 from tasks.cluster.errors import VmfabError
-from tasks.cluster.events import Event, Notify
-from tasks.cluster.fleet import Fleet
+from tasks.cluster.events import Event, Notify, Phase
+from tasks.cluster.gates import StartGates
 from tasks.cluster.journal import Journal
 from tasks.cluster.model import Move, Outcome, Snapshot
-from tasks.cluster.move import ColdMove, Gate, MoveOptions, Recheck
+from tasks.cluster.move import ColdMove, MoveOptions, Recheck
 from tasks.cluster.operation import Operation
 from tasks.cluster.session import Session
 from tasks.cluster.sharedstore import SharedStore
@@ -59,32 +60,44 @@ def carry_out(
     begin = clock.monotonic()
     journal = Journal(store, operation, clock)
     journal.plan(moves)
-    by_name = {move.vm.name: index for index, move in enumerate(moves)}
+    gates = StartGates()
+    last: dict[str, Event] = {}
 
     def told(event: Event) -> None:
-        fleet.note(by_name[event.vm], event)
+        last[event.vm] = event
         notify(event)
 
-    def make(move: Move, gate: Gate) -> ColdMove:
-        return ColdMove(
-            session, move, journal, clock=clock, notify=told, recheck=recheck, options=options, gate=gate
+    def work(move: Move) -> Outcome | Rest[Outcome]:
+        carried = ColdMove(
+            session, move, journal, clock=clock, notify=told, recheck=recheck, options=options, gate=gates
         )
+        # A VM that is merely being watched on its target does not keep the next one waiting.
+        return carried.stop_and_start() or Rest(carried.settle)
 
-    fleet = Fleet(moves, make, parallel=parallel, notify=told, interrupted=interrupted)
-    outcomes = fleet.run()
+    def left(move: Move) -> Outcome:
+        told(Event(move.vm.name, Phase.LEFT, move.source, move.target, "interrupted"))
+        return Outcome(move, "left", move.source, detail="not begun: interrupted")
+
+    def describe(move: Move) -> str:
+        return f"{move.vm.name} ({move.source} to {move.target}): {last[move.vm.name].phase.value}"
+
+    for move in moves:
+        told(Event(move.vm.name, Phase.WAITING, move.source, move.target))
+    batch = Batch(moves, work, parallel=parallel, left=left, describe=describe, interrupted=interrupted)
+    outcomes = batch.run()
     took = clock.monotonic() - begin
     after = session.observe()
     verified = tuple(verify(outcome, after) for outcome in outcomes)
-    result = Result(verified, after, fleet.stopped_early, took)
+    result = Result(verified, after, batch.stopped_early, took)
     try:
-        journal.end("interrupted" if fleet.stopped_early else "done")
+        journal.end("interrupted" if batch.stopped_early else "done")
     except VmfabError as error:
         return replace(result, warnings=(str(error),))
     return result
 
 
 def verify(outcome: Outcome, after: Snapshot) -> Outcome:
-    """The outcome as the cluster shows it at the end: a moved VM has to run on its target and nowhere else."""
+    """The outcome as the cluster shows it at the end: a moved VM has to run on its target alone."""
     if not outcome.ok:
         return outcome
     move = outcome.move

@@ -39,7 +39,7 @@ def _options(way: Way) -> list[str]:
     if way.jumps:
         found.append(f"ProxyJump={','.join(_hop(jump) for jump in way.jumps)}")
     elif way.proxy_command:
-        found.append(f"ProxyCommand={way.proxy_command}")
+        found.append(f"ProxyCommand={_literal(way.proxy_command)}")
     return found
 
 
@@ -49,4 +49,9 @@ def _hop(jump: Way) -> str:
 
 
 def _quoted(name: str) -> str:
-    return f'"{name}"'
+    return f'"{_literal(name)}"'
+
+
+def _literal(text: str) -> str:
+    """ssh would read %h and the like in it; they have been filled in already."""
+    return text.replace("%", "%%")

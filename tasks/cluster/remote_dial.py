@@ -110,8 +110,6 @@ class Dialler:
         self._known: dict[tuple[str, ...], KnownHosts] = {}
         self._gates: dict[Way, _Gate] = {}
         self._lock = threading.Lock()
-        # Made without reading any file: neither ~/.fabric.yaml nor the environment changes anything here.
-        self._config = fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True)
 
     def known_hosts(self, way: Way) -> KnownHosts:
         """The keys known on the way to a machine, read once. Raises Refused when they cannot be read."""
@@ -162,7 +160,9 @@ class Dialler:
             way.address,
             user=way.user,
             port=way.port,
-            config=self._config,
+            # Made without reading any file: neither ~/.fabric.yaml nor the environment changes anything here.
+            # One for each connection: fabric merges it anew while it makes one, and it is not thread-safe.
+            config=fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True),
             gateway=False,
             forward_agent=False,
             connect_kwargs={

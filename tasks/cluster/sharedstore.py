@@ -69,8 +69,8 @@ class SharedStore:
 def identify(session: Session, snapshot: Snapshot) -> bool:
     """Give the store an identity through every host that sees one without; whether there was any.
 
-    Kernels before 5.13 tell none, so a file has to. Hosts that see different file systems make different ones,
-    and are found out by that.
+    Kernels before 5.13 tell none, so a file has to. Hosts that see different file systems make different
+    ones, and are found out by that.
     """
     lacking = [f.host for f in snapshot.facts() if not f.store.problem and not f.store.store_id]
     for name in lacking:

@@ -52,7 +52,8 @@ class VmStop:
         try:
             self._hold()
             result, detail = self._act()
-        except Locked as error:
+        except (Locked, HostSilent) as error:
+            # A host that falls silent after it was asked for something is waited for, and Unknown at last.
             result, detail = "left", str(error)
         except Unknown as error:
             result, detail = "unknown", str(error)
@@ -100,7 +101,9 @@ class VmStop:
                 ops.reboot(self._stop.vm.uuid)
                 self._tell(Phase.WATCHING)
                 state, reason = ops.watch(self._stop.vm.uuid, WATCH)
-        except HostSilent as error:
+        except (HostSilent, HostError) as error:
+            if isinstance(error, HostError) and error.kind == "virsh":
+                raise
             hint = "Look at its console: fab vm.console."
             raise Unknown(f"{error} It may or may not reboot.", hint) from error
         if state != "running":

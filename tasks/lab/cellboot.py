@@ -68,6 +68,8 @@ def build(root: Path, spec: dict[str, str]) -> None:
         (root / name).mkdir(exist_ok=True)
         mount(kind, root / name, kind, flags, data)
     devices(root / "dev", spec["kvm"] == "yes")
+    # virsh console locks the device there.
+    (root / "run/lock").mkdir(mode=0o1777)
     boot_id = root / "run/boot_id"
     boot_id.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
     bind(boot_id, root / "proc/sys/kernel/random/boot_id", read_only=True)

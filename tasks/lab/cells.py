@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 FILES = HERE / "files"
 # -I -S: neither the operator's environment nor site-packages have a say in the lab's own processes.
 PYTHON = (sys.executable, "-I", "-S")
+NOT_UP = "The practice cluster is not up."
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Cells:
     @property
     def anchor(self) -> Leader:
         """Return the leader that all others live below; raises LabError when the lab is down."""
-        return self._leader("anchor", "The practice cluster is not up.")
+        return self._leader("anchor", NOT_UP)
 
     def host(self, name: str) -> Leader:
         """Return a host's PID 1; raises LabError when it is off or unknown."""
@@ -100,13 +101,15 @@ class Cells:
     @property
     def store(self) -> Path:
         """Return the path at which this machine's root sees the running lab's /vmstorage."""
-        return Path(f"/proc/{self.anchor.pid}/root{self.root}/store")
+        return self.store_through(self.leaders())
+
+    def store_through(self, leaders: Mapping[str, Leader]) -> Path:
+        """Return the path of `store`, given the leaders: to find them takes a look at every process."""
+        anchor = _among(leaders, "anchor", NOT_UP)
+        return Path(f"/proc/{anchor.pid}/root{self.root}/store")
 
     def _leader(self, role: str, otherwise: str) -> Leader:
-        leader = self.leaders().get(role)
-        if leader is None:
-            raise LabRefused(otherwise, "Type: fab lab.up")
-        return leader
+        return _among(self.leaders(), role, otherwise)
 
     # commands
 
@@ -124,7 +127,7 @@ class Cells:
 
     def laptop_prefix(self) -> list[str]:
         """Return the words that make a command run on the lab's laptop, that is in its network."""
-        return prefix(self._leader("laptop", "The practice cluster is not up."), "net")
+        return prefix(self._leader("laptop", NOT_UP), "net")
 
     def run_on_laptop(
         self, words: Sequence[str], *, env: dict[str, str] | None = None, stdin: str = "",
@@ -264,3 +267,10 @@ class Cells:
         namespaces.end(self.root, f"latency:{name}")
         namespaces.end(self.root, f"host:{name}")
         network.unplug(self.anchor, self.number(name))
+
+
+def _among(leaders: Mapping[str, Leader], role: str, otherwise: str) -> Leader:
+    leader = leaders.get(role)
+    if leader is None:
+        raise LabRefused(otherwise, "Type: fab lab.up")
+    return leader

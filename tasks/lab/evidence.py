@@ -20,7 +20,10 @@ class Standing:
 
 
 def standing(lab: Guests) -> dict[str, Standing]:
-    """Take down how every guest stands; raises LawBroken unless each runs exactly once and its disk is good."""
+    """Take down how every guest stands.
+
+    Raises LawBroken unless each runs exactly once and its disk is good.
+    """
     law.check(lab)
     hosts: dict[str, list[str]] = {name: [] for name in lab.images()}
     for emulator in law.emulators(lab):

@@ -150,8 +150,9 @@ class Guests(Cells):
 
     def wait_counting(self, name: str, seconds: float = 90.0) -> None:
         """Wait until a guest has written its counter once more than now; raises LabError."""
-        before = self.testimony(name).counter
-        namespaces.until(lambda: self.testimony(name).counter > before, seconds, f"{name} to write", 0.1)
+        image = self.image(name)
+        following = witness.read(image).counter + 1
+        namespaces.until(lambda: witness.holds(image, following), seconds, f"{name} to write", 0.1)
 
     def remove_guests(self) -> None:
         """Destroy and undefine all VMs on all hosts that are on, and remove their images."""

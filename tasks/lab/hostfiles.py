@@ -87,6 +87,7 @@ def write(disk: Path, name: str, addresses: dict[str, str], keys: Path, known_ho
             shutil.copy2(source, etc / entry, follow_symlinks=False)
     _accounts(etc)
     (disk / "var/run").symlink_to("/run")
+    (disk / "var/lock").symlink_to("/run/lock")
     (etc / "mtab").symlink_to("/proc/self/mounts")
     texts = {
         "hostname": f"{name}\n",

@@ -50,7 +50,8 @@ class Start:
 
 def emulators(lab: Guests) -> list[Emulator]:
     """List all living emulators of a lab, whatever libvirt says."""
-    store = lab.store
+    leaders = lab.leaders()
+    store = lab.store_through(leaders)
     device = store.stat().st_dev
     names = {}
     for path in (store / "images").iterdir():
@@ -58,7 +59,7 @@ def emulators(lab: Guests) -> list[Emulator]:
             names[path.stat().st_ino] = path.name
     spaces = {
         namespaces.inode(leader.file("pid")): role.partition(":")[2]
-        for role, leader in lab.leaders().items()
+        for role, leader in leaders.items()
         if role.startswith("host:")
     }
     found = []
@@ -145,7 +146,8 @@ def _testimony(lab: Guests, name: str) -> witness.Testimony:
 class Watch(threading.Thread):
     """Look at the law all the time while something happens: `with Watch(lab): ...` raises LawBroken.
 
-    Emulators are looked at ten times a second, the guests' counters once: these must never go back.
+    Emulators are looked at ten times a second, the guests' counters once: these must never go back. An
+    attempt to start a guest while another host still runs it is a breach also when it fails.
     """
 
     def __init__(self, lab: Guests, pause: float = 0.1) -> None:
@@ -154,6 +156,8 @@ class Watch(threading.Thread):
         self._pause = pause
         self._end = threading.Event()
         self._counters: dict[tuple[str, int], int] = {}
+        self._first_seen: dict[int, float] = {}
+        self._known_starts = len(starts(lab))
         self.wrong: dict[str, float] = {}
         self.looks = 0
 
@@ -170,12 +174,27 @@ class Watch(threading.Thread):
 
     def look(self) -> None:
         """Look once."""
-        for text in breaches(emulators(self._lab)):
+        begin = time.time()
+        living = emulators(self._lab)
+        for text in breaches(living):
             self.wrong.setdefault(text, time.time())
+        self._look_at_starts(living, begin)
         if self.looks % 10 == 0:
             for name in self._lab.images():
                 self._look_at(name)
         self.looks += 1
+
+    def _look_at_starts(self, living: list[Emulator], begin: float) -> None:
+        """Compare the attempts up to `begin` with those emulators that lived before and after them."""
+        attempts = [start for start in starts(self._lab)[self._known_starts :] if start.time < begin]
+        self._known_starts += len(attempts)
+        for start in attempts:
+            for one in living:
+                before = self._first_seen.get(one.pid, begin) < start.time
+                if before and one.uuid == start.uuid and one.host != start.host and not start.incoming:
+                    text = f"{one.name}: started on {start.host} while {one.host} ran it"
+                    self.wrong.setdefault(text, time.time())
+        self._first_seen = {one.pid: self._first_seen.get(one.pid, begin) for one in living}
 
     def _look_at(self, name: str) -> None:
         inode = self._lab.image(name).stat().st_ino

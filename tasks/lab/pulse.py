@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from functools import partial
 from types import TracebackType
 
 from tasks.lab import namespaces
@@ -84,17 +84,11 @@ class Pulse(threading.Thread):
         with self._lock:
             return {name: counter.pause for name, counter in self._counters.items()}
 
-    def wait(self, names: Iterable[str], seconds: float = 90.0) -> None:
-        """Wait until each of these guests has counted on; raises LabError."""
-        before = {name: self._counters[name].value for name in names}
-        for name, value in before.items():
-            counter = self._counters[name]
-            namespaces.until(
-                lambda counter=counter, value=value: counter.value > value,  # type: ignore[misc]
-                seconds,
-                f"{name} to count",
-                self._pause,
-            )
+    def wait(self, seconds: float) -> None:
+        """Wait until every guest has counted on; raises LabError."""
+        for name, counter in self._counters.items():
+            before = counter.value
+            namespaces.until(partial(_has_passed, counter, before), seconds, f"{name} to count", self._pause)
 
     def __enter__(self) -> Pulse:
         self.start()
@@ -107,3 +101,7 @@ class Pulse(threading.Thread):
         self.join()
         for counter in self._counters.values():
             counter.close()
+
+
+def _has_passed(counter: Counter, value: int) -> bool:
+    return counter.value > value

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
-
 from tasks.cli import exits
 from tasks.cli.context import Operator
 from tasks.cli.output import Output, Stream
@@ -40,10 +38,9 @@ class Ended:
 class Desk:
     """Calls tasks as the executor does: with an Operator, and every end turned into a code."""
 
-    def __init__(self, sim: SimCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, sim: SimCluster) -> None:
         self.sim = sim
         self.inventory: dict[str, Any] = {}
-        monkeypatch.setattr("tasks.cli.vmwork.Clock", lambda: sim.clock)
 
     def type(
         self,
@@ -62,6 +59,7 @@ class Desk:
             yes=yes,
             inventory=self.sim.inventory(**self.inventory),
             connector=lambda inventory: (laptop or self.sim.laptop).connector,
+            clock=self.sim.clock,
         )
         code = exits.ending(lambda: task.body(operator, *args, **flags) or 0, output)
         return Ended(code, out.getvalue(), err.getvalue())

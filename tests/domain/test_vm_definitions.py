@@ -25,8 +25,8 @@ def sim() -> SimCluster:
 
 
 @pytest.fixture
-def desk(sim: SimCluster, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    return Desk(sim, monkeypatch)
+def desk(sim: SimCluster) -> Desk:
+    return Desk(sim)
 
 
 @pytest.fixture
@@ -267,6 +267,24 @@ def test_answer_to_define_lost(sim: SimCluster, desk: Desk, file: Path) -> None:
     with sim:
         file.write_text(xml_of())
         sim.faults.on(faults.reply_lost, op="define")
+        assert desk.type(define, str(file), hosts=["vmhost1"], yes=True).code == 3
+
+
+def test_second_host_does_not_take_it(sim: SimCluster, desk: Desk, file: Path) -> None:
+    with sim:
+        sim.store.image("web.qcow2")
+        file.write_text(xml_of())
+        sim.faults.on(faults.fail("virsh", "no such machine type"), op="define", host="vmhost2")
+        ended = desk.type(define, str(file), hosts=["vmhost1", "vmhost2"], yes=True, json=True)
+        assert ended.code == 1
+        results = {r["host"]: r["result"] for r in ended.document["results"]}
+        assert results == {"vmhost1": "done", "vmhost2": "left"}
+
+
+def test_define_that_libvirt_does_not_answer(sim: SimCluster, desk: Desk, file: Path) -> None:
+    with sim:
+        file.write_text(xml_of())
+        sim.faults.on(faults.fail("libvirt-silent", "libvirtd does not answer"), op="define")
         assert desk.type(define, str(file), hosts=["vmhost1"], yes=True).code == 3
 
 

@@ -18,8 +18,8 @@ def sim() -> SimCluster:
 
 
 @pytest.fixture
-def desk(sim: SimCluster, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    return Desk(sim, monkeypatch)
+def desk(sim: SimCluster) -> Desk:
+    return Desk(sim)
 
 
 def refused(ended: Ended, *words: str) -> None:
@@ -374,9 +374,9 @@ def test_cordoned_meanwhile(sim: SimCluster, desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_two_operators_at_once(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_operators_at_once(seed: int) -> None:
     sim = SimCluster(seed=seed)
-    desk = Desk(sim, monkeypatch)
+    desk = Desk(sim)
     with sim:
         vm = sim.add_vm("web", "vmhost1", running=False, also_defined_on=("vmhost2",))
         other = desk.beside(sim.another_laptop("other"), start, "web", hosts=["vmhost2"])

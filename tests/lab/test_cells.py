@@ -151,6 +151,18 @@ def test_a_double_run_is_not_prevented_but_proved(restored_lab: Lab) -> None:
         law.check(lab)
 
 
+def test_a_start_while_another_host_runs_it_is_seen_even_if_it_fails(restored_lab: Lab) -> None:
+    lab = restored_lab
+    lab.add_vm("web", ONE, booted=True)
+    lab.define_vm(TWO, lab.virsh(ONE, "dumpxml", "--inactive", "web"))
+    lab.fail_next_start(TWO)
+    watch = law.Watch(lab)
+    watch.look()
+    assert "on purpose" in ssh(lab, TWO, "virsh start web").stderr
+    watch.look()
+    assert list(watch.wrong) == ["web: started on vmhost2 while vmhost1 ran it"]
+
+
 def test_two_names_for_one_image_are_seen(restored_lab: Lab) -> None:
     restored_lab.add_vm("web", ONE)
     restored_lab.define_vm(TWO, restored_lab.xml("copy", image_of="web"))

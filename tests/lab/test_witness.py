@@ -50,6 +50,16 @@ def test_a_new_disk_has_nothing_to_say(disk: Disk) -> None:
     assert disk.read() == witness.Testimony((), 0, ())
 
 
+def test_one_record_is_looked_up_without_reading_all(disk: Disk) -> None:
+    disk.boot(1, A, 0)
+    disk.write(1, RING + 5, A)
+    disk.read()
+    assert witness.holds(disk.path, RING + 5)
+    assert witness.holds(disk.path, 6)
+    assert not witness.holds(disk.path, 5)  # written over
+    assert not witness.holds(disk.path, RING + 6)
+
+
 def test_boots_one_after_another_are_good(disk: Disk) -> None:
     disk.boot(1, A, 0)
     disk.write(1, 20, A)

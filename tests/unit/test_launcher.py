@@ -268,21 +268,27 @@ def test_task_options_of_the_same_name_reach_the_task(made: Path, path: Path) ->
     )
 
 
-@pytest.mark.parametrize("pid", [None, "", "4194305"])
+@pytest.mark.parametrize("pid", [None, "", "4194305", "self"])
 def test_lab_that_is_not_up_is_refused(made: Path, path: Path, tmp_path: Path, pid: str | None) -> None:
     if pid is not None:
-        (tmp_path / "laptop.pid").write_text(pid)
+        (tmp_path / "laptop.pid").write_text(pid.replace("self", str(os.getpid())))
     code, out, err = fab(made, "--lab", "status", path=path, VMFAB_LAB=str(tmp_path))
     assert (code, out) == (2, "")
     assert "is not up. Type ./fab lab.up first." in err
 
 
 def test_lab_enters_the_laptops_network(made: Path, path: Path, tmp_path: Path) -> None:
-    (tmp_path / "laptop.pid").write_text(f"{os.getpid()}\n")
-    program(path, "sudo", 'exec "$@"')
-    program(path, "nsenter", f'[ "$1" = --net=/proc/{os.getpid()}/ns/net ] && shift 2 && exec "$@"')
-    code, out, _ = fab(made, "--lab", "-H", "a", "drain", path=path, cwd=tmp_path, VMFAB_LAB=".")
-    assert code == 0
+    laptop = subprocess.Popen(["/bin/sleep", "60"], env={"VMFAB_LAB_ROLE": "laptop"})
+    try:
+        (tmp_path / "laptop.pid").write_text(f"{laptop.pid}\n")
+        program(path, "sudo", 'exec "$@"')
+        (path / "grep").symlink_to("/bin/grep")
+        program(path, "nsenter", f'[ "$1" = --net=/proc/{laptop.pid}/ns/net ] && shift 2 && exec "$@"')
+        code, out, err = fab(made, "--lab", "-H", "a", "drain", path=path, cwd=tmp_path, VMFAB_LAB=".")
+    finally:
+        laptop.kill()
+        laptop.wait()
+    assert code == 0, err
     assert told(out)[1] == ["--write-pyc", "--search-root", str(made), "-H", "a", "drain"]
     assert Path(told(out)[2]["VMFAB_INVENTORY"]).resolve() == tmp_path / "hosts.ini"
 
