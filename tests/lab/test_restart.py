@@ -43,10 +43,7 @@ def wait_done(lab: Lab, seconds: float = 120.0) -> str:
 
 @pytest.fixture
 def ready_lab(clean_lab: Lab) -> Lab:
-    """The lab with the script set up on one host, and nothing left of earlier set-ups."""
-    for path in (SCRIPT, "/etc/logrotate.d/restart_running_vms"):
-        clean_lab.run_on(ONE, ["rm", "-f", path])
-    clean_lab.run_on(ONE, ["crontab", "-r"], check=False)
+    """The lab with the script set up on one host."""
     fab(clean_lab, "-H", ONE, "host.autostart", "--yes")
     return clean_lab
 
@@ -58,24 +55,20 @@ def test_set_up_shows_first_changes_once_and_is_content_then(clean_lab: Lab) -> 
     table = "MAILTO=root\n# of old\n@reboot /root/other >/dev/null\n5 4 * * * /bin/true\n"
     lab.run_on(ONE, ["crontab", "-"], stdin=table)
     lab.run_on(ONE, ["sh", "-c", f"echo 'sleep 30' >{SCRIPT}"])
-    try:
-        shown = fab(lab, "-H", ONE, "host.autostart", "--dry-run")
-        for line in ("-sleep 30", "+#!/bin/sh", f"+@reboot {SCRIPT}", "turned off for web", "+    size 1M"):
-            assert line in shown
-        assert (crontab(lab), lab.run_on(ONE, ["cat", SCRIPT]).stdout) == (table, "sleep 30\n")
-        assert "no terminal" in fab(lab, "-H", ONE, "host.autostart", code=2)
-        fab(lab, "-H", ONE, "host.autostart", "--yes")
-        assert crontab(lab) == f"{table}@reboot {SCRIPT}\n"
-        assert lab.run_on(ONE, ["stat", "-c", "%a %U", SCRIPT]).stdout == "755 root\n"
-        kept = lab.run_on(ONE, ["sh", "-c", f"cat /var/backups/vmfab{SCRIPT}.*"]).stdout
-        assert kept == "sleep 30\n"
-        assert "Autostart:      disable" in lab.virsh(ONE, "dominfo", uuid)
-        again = fab(lab, "-H", ONE, "host.autostart")
-        assert again.count("already so") == 4
-        assert crontab(lab) == f"{table}@reboot {SCRIPT}\n"
-    finally:
-        lab.run_on(ONE, ["crontab", "-r"])
-        lab.run_on(ONE, ["rm", "-f", SCRIPT])
+    shown = fab(lab, "-H", ONE, "host.autostart", "--dry-run")
+    for line in ("-sleep 30", "+#!/bin/sh", f"+@reboot {SCRIPT}", "turned off for web", "+    size 1M"):
+        assert line in shown
+    assert (crontab(lab), lab.run_on(ONE, ["cat", SCRIPT]).stdout) == (table, "sleep 30\n")
+    assert "no terminal" in fab(lab, "-H", ONE, "host.autostart", code=2)
+    fab(lab, "-H", ONE, "host.autostart", "--yes")
+    assert crontab(lab) == f"{table}@reboot {SCRIPT}\n"
+    assert lab.run_on(ONE, ["stat", "-c", "%a %U", SCRIPT]).stdout == "755 root\n"
+    kept = lab.run_on(ONE, ["sh", "-c", f"cat /var/backups/vmfab{SCRIPT}.*"]).stdout
+    assert kept == "sleep 30\n"
+    assert "Autostart:      disable" in lab.virsh(ONE, "dominfo", uuid)
+    again = fab(lab, "-H", ONE, "host.autostart")
+    assert again.count("already so") == 4
+    assert crontab(lab) == f"{table}@reboot {SCRIPT}\n"
 
 
 def test_vms_are_back_once_after_a_power_loss(ready_lab: Lab) -> None:
