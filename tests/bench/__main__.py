@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -38,12 +39,19 @@ def main() -> int:
     if os.geteuid() != 0 and not NEED_ROOT.isdisjoint(parts):
         print("The benchmark's practice cluster needs root.", file=sys.stderr)
         return 2
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        # So that the practice cluster is taken down as well.
+        signal.signal(end, lambda number, _: sys.exit(128 + number))
     progress = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="vmfab-bench-") as folder:
         suite = Suite(Path(folder), quick=chosen.quick, say=lambda text: progress.print(text, style="dim"))
         try:
             if "drain" in parts and not chosen.no_ansible:
-                suite.install_ansible()
+                try:
+                    suite.install_ansible()
+                except BenchError as error:
+                    # The rest is worth measuring without it; the table says what is missing.
+                    progress.print(str(error), style="red", markup=False)
             rows = [row for part in parts for row in suite.measure(part)] + suite.connections()
         except (BenchError, LabError) as error:
             print(error, file=sys.stderr)

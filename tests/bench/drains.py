@@ -40,7 +40,7 @@ def measure(bench: Workbench, repetitions: int, ansible: Ansible | None) -> list
                     whole[name].append(tool().seconds)
                 for vm, uuid in uuids.items():
                     host = _where(bench, vm)
-                    down[name].append(observer.started(vm, host, ends.at[uuid]) - ends.at[uuid])
+                    down[name].append(observer.when("Started", vm, host, ends.at[uuid]) - ends.at[uuid])
             if name == "vmfab":
                 seen = went_on(bench.lab)
                 noticed += [seen[uuid] - ends.at[uuid] for uuid in uuids.values()]

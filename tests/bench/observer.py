@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import os
 import re
 import select
@@ -72,18 +73,32 @@ class Observer:
 
         namespaces.until(heard, 20.0, f"libvirt's events of {host}")
 
-    def started(self, name: str, host: str, after: float) -> float:
-        """When a VM was started on a host after a moment; waits a little for the event to arrive."""
+    def when(self, what: str, name: str, host: str, after: float) -> float:
+        """When a VM was first "Started" or "Stopped" on a host after a moment, by libvirt's word.
+
+        Waits a little for the event to arrive. Raises LabError when none does.
+        """
 
         def found() -> list[float]:
             return [
                 stamp
                 for stamp, where, vm, what in list(self._seen)
-                if (where, vm, what) == (host, name, "Started") and stamp >= after
+                if (where, vm, what) == (host, name, what) and stamp >= after
             ]
 
-        namespaces.until(lambda: bool(found()), 10.0, f"the start of {name} on {host}")
+        namespaces.until(lambda: bool(found()), 10.0, f"{name} to be {what} on {host}")
         return min(found())
+
+    def executed(self, uuid: str, host: str, after: float) -> float:
+        """When QEMU was first executed for a VM on a host after a moment, by the lab's own log.
+
+        Raises BenchError.
+        """
+        log = self._lab.root / "starts/starts.log"
+        for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
+            if (line["uuid"], line["host"]) == (uuid, host) and line["time"] >= after:
+                return float(line["time"])
+        raise BenchError(f"QEMU was not executed for {uuid} on {host}")
 
 
 class Ends:

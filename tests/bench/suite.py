@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class Suite:
         self._bench: Workbench | None = None
         self._used: list[Workbench] = []
         self._ansible: Ansible | None = None
+        self._load = os.getloadavg()[0]
 
     def install_ansible(self) -> None:
         """Install baseline (b), for this run only. Raises BenchError."""
@@ -57,7 +59,10 @@ class Suite:
 
     def notes(self) -> list[str]:
         """On what, and against what, this was measured."""
-        notes = [f"Medians (lowest-highest, number of repetitions) of one run on one machine: {machine()}."]
+        notes = [
+            f"Medians (lowest-highest, number of repetitions) of one run on one machine: {machine()}, "
+            f"load {self._load:.1f} before it began."
+        ]
         if self._used:
             how = "KVM" if self._used[0].kvm else "software emulation: no KVM here"
             notes.append(

@@ -12,8 +12,9 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,10 @@ class Fab:
         self._inventory = self._home / "hosts.ini"
         self._inventory.write_text(text + "".join(f"{line}\n" for line in more), encoding="utf-8")
 
-    def use_inventory_text(self, text: str) -> None:
+    def use_inventory_bytes(self, text: bytes) -> None:
         """From now on use exactly this inventory."""
         self._inventory = self._home / "hosts.ini"
-        self._inventory.write_text(text, encoding="utf-8")
+        self._inventory.write_bytes(text)
 
     # -- commands ------------------------------------------------------------------------------------
 
@@ -210,12 +211,44 @@ class Fab:
 
     def await_off(self, name: str, seconds: float = PATIENCE) -> None:
         """Wait until no host runs it."""
-        until(lambda: name not in self.where(), seconds, f"the end of {name}", 0.02)
+        pids = [one.pid for one in law.emulators(self.lab) if one.name == name]
+        until(lambda: not any(map(_alive, pids)), seconds, f"the end of {name}", 0.02)
+        assert name not in self.where()
 
     def console(self, host: str, name: str) -> str:
         """What the guest has printed on this host."""
         path = self.lab.disk(host) / f"var/log/libvirt/console-{self.uuid(name)}.log"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def await_pressed(self, host: str, name: str, seconds: float = PATIENCE) -> None:
+        """Wait until the guest has noticed its power button: it goes off after its time, or ignores it."""
+        words = ("power button pressed", "power button ignored")
+        until(lambda: any(w in self.console(host, name) for w in words), seconds, f"{name} to notice", 0.05)
+
+    @contextmanager
+    def unkillable(self, name: str) -> Iterator[None]:
+        """Put its qemu process into the kernel's freezer: in state D it survives SIGKILL until it is let go.
+
+        That is what a process does whose disk hangs.
+        """
+        (pid,) = (one.pid for one in law.emulators(self.lab) if one.name == name)
+        mount = self._home / "freezer"
+        mount.mkdir()
+        subprocess.run(["mount", "-t", "cgroup", "-o", "freezer", "freezer", str(mount)], check=True)
+        group = mount / f"vmfab-{pid}"
+        group.mkdir()
+        try:
+            (group / "cgroup.procs").write_text(f"{pid}\n", encoding="ascii")
+            (group / "freezer.state").write_text("FROZEN\n", encoding="ascii")
+            until(lambda: (group / "freezer.state").read_text() == "FROZEN\n", 10, "the freezer")
+            yield
+        finally:
+            (group / "freezer.state").write_text("THAWED\n", encoding="ascii")
+            for member in (group / "cgroup.procs").read_text().split():
+                (mount / "cgroup.procs").write_text(member, encoding="ascii")
+            until(lambda: (group / "cgroup.procs").read_text() == "", 10, "the freezer to be empty")
+            group.rmdir()
+            subprocess.run(["umount", str(mount)], check=True)
 
     # -- what is written -----------------------------------------------------------------------------
 
@@ -229,15 +262,16 @@ class Fab:
         return {path.stem for path in (self.lab.disk(host) / "etc/libvirt/qemu/autostart").glob("*.xml")}
 
     def running_vms(self, host: str) -> list[str] | None:
-        """/root/running_vms, line by line; None when there is no such file."""
+        """The names in /root/running_vms, in their order; None when there is no such file."""
         path = self.lab.disk(host) / "root/running_vms"
-        return path.read_text(encoding="utf-8").splitlines() if path.exists() else None
+        return list(filter(None, path.read_text(encoding="utf-8").splitlines())) if path.exists() else None
 
     def kept(self) -> dict[str, str]:
-        """What vmfab keeps on the store: text by path."""
+        """What vmfab keeps on the store: text by path. Locks are left out: free ones tell of the past."""
         root = self.lab.store / ".vmfab"
         files = [path for path in root.rglob("*") if path.is_file()] if root.exists() else []
-        return {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in files}
+        texts = {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in files}
+        return {path: text for path, text in texts.items() if not path.startswith("locks/")}
 
     def cordons(self) -> list[str]:
         """The hosts that are cordoned."""
@@ -258,3 +292,10 @@ class Fab:
             "running_vms": {host: self.running_vms(host) for host in self.lab.hosts},
             "kept": self.kept(),
         }
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
