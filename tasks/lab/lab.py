@@ -238,8 +238,8 @@ class Lab(Faults, Guests):
             if path.name not in ("images", "boot"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         for host in self.hosts:
-            for path in SET_UP:
-                (self.disk(host) / path).unlink(missing_ok=True)
+            for file in SET_UP:
+                (self.disk(host) / file).unlink(missing_ok=True)
             shutil.rmtree(self.disk(host) / "var/backups/vmfab", ignore_errors=True)
 
 

@@ -26,8 +26,8 @@ def sim() -> Iterator[SimCluster]:
 
 
 @pytest.fixture
-def desk(sim: SimCluster, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    return Desk(sim, monkeypatch)
+def desk(sim: SimCluster) -> Desk:
+    return Desk(sim)
 
 
 def is_set_up(host: SimHost) -> bool:
@@ -161,10 +161,10 @@ def test_a_libvirtd_that_does_not_answer_is_no_host_without_autostart(sim: SimCl
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_fault_at_every_request(fault: str, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fault_at_every_request(fault: str, when: str) -> None:
     for n in count(1):
-        with SimCluster((ONE, TWO), seed=n) as sim, monkeypatch.context() as patch:
-            desk = Desk(sim, patch)
+        with SimCluster((ONE, TWO), seed=n) as sim:
+            desk = Desk(sim)
             vm = sim.add_vm("web", ONE)
             sim[ONE].definitions[vm.uuid].autostart = True
             sim[ONE].disk.crontab = "@daily theirs"
