@@ -83,6 +83,7 @@ def drain(
         if not plan.moves:
             op.say(f"No VM has to leave {which}.")
         if dry_run:
+            op.say(relocation.DRY)
             if json:
                 op.output.document(moves.document(plan, None, 0))
             return 0
@@ -192,7 +193,9 @@ def undrain(
         which = ", ".join(cordoned)
         relocation.show(op, todo, f"Plan to undrain {which}")
         result = None
-        if cordoned and not dry_run:
+        if dry_run:
+            op.say(relocation.DRY)
+        elif cordoned:
             op.confirm(f"Bring back {moves.count(len(plan.moves))} and uncordon {which}?")
             begun = op.begin()
             for name in cordoned:

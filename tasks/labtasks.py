@@ -9,7 +9,7 @@ from tasks.cli import Operator, Table, vmtask
 from tasks.cluster.errors import Refused
 
 if TYPE_CHECKING:
-    from tasks.lab.lab import Lab
+    from tasks.lab.lab import HostStatus, Lab
 
 #: More would not fit on a machine; the lab's network has room for them.
 MOST_HOSTS, MOST_VMS = 64, 1000
@@ -54,12 +54,18 @@ def status(op: Operator) -> None:
     if not hosts:
         op.say("The practice cluster is down. Next: ./fab lab.up")
         return
-    rows = [
-        (host.name, host.address, "on" if host.on else "off", ", ".join(host.running), str(len(host.defined)))
-        for host in hosts
-    ]
+    rows = [(host.name, host.address, "on" if host.on else "off", *vms_of(host)) for host in hosts]
     columns = ("host", "address", "power", "running", "defined")
     op.output.table(Table(columns, rows, right=frozenset({"defined"})))
+
+
+def vms_of(host: HostStatus) -> tuple[str, str]:
+    """The VMs that run on a host, and the number of those that it knows."""
+    if not host.on:
+        return "", ""
+    if host.running is None or host.defined is None:
+        return "? (libvirtd does not answer)", "?"
+    return ", ".join(host.running), str(len(host.defined))
 
 
 @vmtask()

@@ -32,7 +32,7 @@ def migrate(
 
     Refused before anything is stopped when any host does not answer, when the VM runs on two hosts, or when
     the target cannot take it; all reasons are shown at once, each with the flag that overrides it if one may.
-    A VM that is on its target already is left alone.
+    A VM that runs on its target already is refused, as there is nothing to move.
 
     Exit codes: 0 moved and verified, 1 a move failed (the table says where each VM is), 2 refused, 3 the
     outcome of a move is unknown, 130 interrupted.
@@ -66,7 +66,9 @@ def migrate(
         todo = relocation.Relocation(plan, options, allowed, parallel, partial)
         relocation.show(op, todo, "Planned moves")
         result = None
-        if not dry_run:
+        if dry_run:
+            op.say(relocation.DRY)
+        else:
             op.confirm(f"Move {moves.count(len(plan.moves))}?")
             begun = op.begin()
             result = relocation.carry(op, session, store_of(session, snapshot), begun, todo)

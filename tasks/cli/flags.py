@@ -9,15 +9,20 @@ from typing import Any
 from tasks.cluster.errors import Refused
 
 HELP: Mapping[str, str] = {
+    "allow_local_iso": "Go on although a CD or floppy stays behind on the source.",
+    "allow_macvtap": "Go on although it cannot be seen whether the target has the macvtap device.",
+    "allow_shared_image": "Go on although another definition, which is off, names the same image.",
     "all": "Show also what is shut off.",
     "dry_run": "Print what would be done; change nothing.",
+    "ignore_apart": "Put VMs together that hosts.ini wants apart.",
+    "ignore_reserve": "Use the memory that hosts.ini keeps for the host itself.",
     "exclude": "Leave these VMs out: names or patterns, comma-separated; may be repeated.",
     "json": "Print one JSON document on standard output; everything else goes to standard error.",
     "no_destroy": "Never destroy: a VM that does not shut down in time is left running where it is.",
     "only": "Only these VMs: names or patterns, comma-separated; may be repeated.",
-    "parallel": "At most so many VMs at once.",
+    "parallel": "At most so many VMs at once (a number; 4 unless given).",
     "partial": "Go on although some VMs fit nowhere; leave those where they are and say so.",
-    "timeout": "Seconds that a VM gets for its shutdown before it is destroyed.",
+    "timeout": "Seconds that a VM gets for its shutdown (what hosts.ini says, 180 unless it does).",
     "to": "Where to: a host, or several with commas where that makes sense; otherwise the best is picked.",
     "undefine_source": "Remove the definition from the source after a good move (it is kept otherwise).",
     "vm": "VMs: names, patterns like 'web*' or UUIDs; comma-separated.",

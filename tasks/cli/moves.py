@@ -91,10 +91,11 @@ def show_result(op: Operator, result: Result) -> None:
 def summary(result: Result) -> str:
     """One line: how many moved, how long it took."""
     moved = sum(o.ok for o in result.outcomes)
-    text = f"{moved} of {len(result.outcomes)} VMs moved and verified in {result.took:.1f} s."
+    text = f"{moved} of {count(len(result.outcomes))} moved and verified in {result.took:.1f} s."
     downtimes = [o.downtime for o in result.outcomes if o.downtime is not None]
     if downtimes:
-        text += f" Downtime: {min(downtimes):.1f} to {max(downtimes):.1f} s."
+        least, most = f"{min(downtimes):.1f}", f"{max(downtimes):.1f}"
+        text += f" Downtime: {least} s." if least == most else f" Downtime: {least} to {most} s."
     return text
 
 

@@ -19,6 +19,9 @@ from tasks.cluster.session import Session
 from tasks.cluster.sharedstore import SharedStore, identify
 from tasks.cluster.subject import OVERRIDES
 
+#: The last line of a dry run.
+DRY = "Dry run: nothing was changed."
+
 
 def overrides(**given: bool) -> tuple[str, ...]:
     """The flags, as the planner knows them, that were given: overrides(ignore_reserve=True)."""

@@ -118,7 +118,7 @@ def _no_host(inventory: Inventory, unknown: Sequence[str]) -> Refused:
     what = (
         f"{' and '.join(map(quoted, unknown))} {'is' if len(unknown) == 1 else 'are'} not in the inventory."
     )
-    alike = dict.fromkeys(n for name in unknown for n in near(name, (*inventory.hosts, *inventory.groups), 3))
+    alike = dict.fromkeys(n for name in unknown for n in near(name, inventory.hosts, 3))
     return Refused(what, f"Did you mean {' or '.join(alike)}? {known}" if alike else known)
 
 

@@ -218,7 +218,7 @@ def _of_host(host: HostFacts | Silent) -> list[Finding]:
         found.append(
             Finding(
                 "libvirt",
-                f"libvirtd on {host.host} does not answer: {host.libvirt_problem}. Its VMs are not known.",
+                f"{host.host}: {host.libvirt_problem}. Its VMs are not known.",
                 host.host,
                 advice=f"On {host.host}: systemctl status libvirtd.",
             )
@@ -282,7 +282,7 @@ def _cordoned(cordons: Mapping[str, Cordon]) -> list[Finding]:
     return [
         Finding(
             "cordoned",
-            f"{host} is cordoned by {cordon.by}" + (f": {cordon.why}." if cordon.why else "."),
+            f"{host} is cordoned by {cordon.by}" + (f": {cordon.why}" if cordon.why else ""),
             host,
             advice=f"When it is ready again: fab -H {host} undrain.",
             at=cordon.at,

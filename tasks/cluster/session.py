@@ -43,7 +43,9 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for future in self._ops.values():
+        with self._lock:
+            opened = list(self._ops.values())  # a second Ctrl-C closes links that are still used, and so lost
+        for future in opened:
             if future.done() and not future.cancelled() and future.exception() is None:
                 future.result().close()
         self._pool.shutdown(wait=False, cancel_futures=True)

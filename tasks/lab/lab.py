@@ -15,7 +15,7 @@ from tasks.lab import hostfiles, kvm, namespaces, packages
 from tasks.lab.faults import Faults
 from tasks.lab.guests import Guests, Sample, samples
 from tasks.lab.namespaces import run
-from tasks.lab.problem import LabRefused
+from tasks.lab.problem import LabError, LabRefused
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEPT = ("cache", "lock")
@@ -35,13 +35,13 @@ def default_root() -> Path:
 
 @dataclass(frozen=True)
 class HostStatus:
-    """What the lab knows about one host."""
+    """What the lab knows about one host. `running` and `defined` are None where libvirtd does not answer."""
 
     name: str
     address: str
     on: bool
-    running: tuple[str, ...]
-    defined: tuple[str, ...]
+    running: tuple[str, ...] | None = None
+    defined: tuple[str, ...] | None = None
 
 
 class Lab(Faults, Guests):
@@ -63,7 +63,7 @@ class Lab(Faults, Guests):
             if "anchor" not in self.leaders():
                 self._clean()
             self._prepare(hosts, store_mib, say)
-            say(f"Switching on {len(self.hosts)} hosts")
+            say(f"Switching on {_count(len(self.hosts), 'host')}")
             self._each(self.hosts, self._bring_up)
             self._keep_capabilities()
             self._make_vms(vms, say)
@@ -110,7 +110,7 @@ class Lab(Faults, Guests):
         missing = [sample.name for several in wanted.values() for sample in several]
         if not missing:
             return
-        say(f"Starting {len(missing)} VMs")
+        say(f"Starting {_count(len(missing), 'VM')}")
         images = self.images()
 
         def make(host: str) -> None:
@@ -217,13 +217,18 @@ class Lab(Faults, Guests):
         """Say what each host is and runs; an empty list means that the lab is down."""
         if "anchor" not in self.leaders():
             return []
-        found = []
-        for host in self.hosts:
-            on = self.is_on(host)
-            running = tuple(self.running(host)) if on else ()
-            defined = tuple(self.defined(host)) if on else ()
-            found.append(HostStatus(host, self.address(host), on, running, defined))
-        return found
+        with ThreadPoolExecutor(max_workers=max(1, len(self.hosts))) as pool:
+            return list(pool.map(self._status, self.hosts))
+
+    def _status(self, host: str) -> HostStatus:
+        if not self.is_on(host):
+            return HostStatus(host, self.address(host), on=False)
+        try:
+            lists = [self.virsh(host, "list", *which, "--name", timeout=5.0) for which in ((), ("--all",))]
+        except LabError:
+            return HostStatus(host, self.address(host), on=True)
+        running, defined = (tuple(sorted(filter(None, text.splitlines()))) for text in lists)
+        return HostStatus(host, self.address(host), on=True, running=running, defined=defined)
 
     def mend_all(self) -> None:
         """Put right all that was broken: every host on, connected, with its store and its daemons."""
@@ -245,3 +250,7 @@ class Lab(Faults, Guests):
 
 def _quoted(path: Path) -> str:
     return f'"{path}"'
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

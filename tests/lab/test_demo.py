@@ -134,3 +134,20 @@ def test_ctrl_c_clears_away_and_keeps_the_logs(stage: Stage) -> None:
     assert traces(stage.lab.root) == []
     assert not stage.lab.root.exists()
     assert list(stage.logs.glob("vmhost1/libvirtd.log"))
+
+
+@pytest.mark.timeout(600)
+def test_a_second_writer_fails_the_demo(stage: Stage) -> None:
+    """A demo that could not fail would prove nothing: somebody starts a VM by hand on a second host."""
+    with stage.demo() as process:
+        read_until(process, "== One look")
+        stage.lab.define_vm("vmhost2", stage.lab.virsh("vmhost1", "dumpxml", "--inactive", "web"))
+        stage.lab.virsh("vmhost2", "start", "web")
+        shown, _ = process.communicate(timeout=400)
+    assert process.returncode == 1, shown
+    assert "The demo failed." in shown
+    assert re.search(r"^fab: .*web\.img is open on vmhost\d .* and vmhost\d ", shown, re.MULTILINE)
+    assert "was verified" not in shown
+    assert stage.lab.leaders() == {}
+    assert not stage.lab.root.exists()
+    assert '"name": "web"' in (stage.logs / "starts/starts.log").read_text()

@@ -512,13 +512,13 @@ KNOWN = "Hosts: vmhost1, vmhost2, vmhost3. Groups: all, vmhosts, racks, rack_a."
         ([" ,"], f"No host is named. Name one with -H. {KNOWN}"),
         (
             ["vmhots1"],
-            f"'vmhots1' is not in the inventory. Did you mean vmhosts or vmhost1 or vmhost3? {KNOWN}",
+            f"'vmhots1' is not in the inventory. Did you mean vmhost1 or vmhost3 or vmhost2? {KNOWN}",
         ),
         (["x", "vmhost1"], f"'x' is not in the inventory. {KNOWN}"),
         (["x", "y"], f"'x' and 'y' are not in the inventory. {KNOWN}"),
         (
             ["vmhost*"],
-            f"'vmhost*' is not in the inventory. Did you mean vmhosts or vmhost3 or vmhost2? {KNOWN}",
+            f"'vmhost*' is not in the inventory. Did you mean vmhost3 or vmhost2 or vmhost1? {KNOWN}",
         ),
         (["10.0.0.2"], f"'10.0.0.2' is not in the inventory. {KNOWN}"),
     ],

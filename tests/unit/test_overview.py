@@ -118,7 +118,7 @@ def test_trouble_of_hosts_is_told_gravest_first() -> None:
     kinds = ["silent", "libvirt", "store", "other-store", "not-running", "cordoned"]
     assert [f.kind for f in seen] == kinds
     assert [f.host for f in seen] == ["a", "b", "c", "d", "f", "e"]
-    assert seen[-1].text == "e is cordoned by ada@laptop: new disks."
+    assert seen[-1].text == "e is cordoned by ada@laptop: new disks"
     assert seen[-1].at == 1.0
     assert set(kinds) < set(KINDS)
 

@@ -81,7 +81,7 @@ def test_trouble_is_shown_as_what_it_is_and_holds_up_nothing_else() -> None:
     assert found["vmhost4"][1:3] == ["bad", "store"]
     assert found["off"][2:4] == ["not", "known"]
     assert "! vmhost2 does not answer" in text
-    assert "! libvirtd on vmhost3 does not answer" in text
+    assert "! vmhost3: libvirtd does not answer" in text
     assert "! The store cannot be used on vmhost4: /vmstorage hangs" in text
     assert "as far as is known" in text
 
@@ -94,7 +94,7 @@ def test_cordons_tell_who_when_and_why() -> None:
         seen = document(sim)
         assert "vmhost2" not in run(sim, "vmhost1")[1]
     assert rows(text)["vmhost2"][1] == "cordoned"
-    assert "! vmhost2 is cordoned by ada@laptop: new disks. (since 20" in text
+    assert "! vmhost2 is cordoned by ada@laptop: new disks (since 20" in text
     assert "fab -H vmhost2 undrain" in text
     assert seen["hosts"][1]["cordon"] == {"by": "ada@laptop", "at": 1767225600.0, "why": "new disks"}
 

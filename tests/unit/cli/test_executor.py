@@ -221,7 +221,7 @@ def test_a_report_that_could_not_be_written_is_a_failure(fab: Fab) -> None:
 
 def test_help_tells_flags_alike_and_no_one_letter_ones(fab: Fab) -> None:
     done = fab("--help", "several")
-    assert "At most so many VMs at once." in done.stdout
+    assert "At most so many VMs at once" in done.stdout
     assert "--parallel=STRING" in done.stdout
     assert "-p" not in done.stdout.replace("--parallel", "")
 
