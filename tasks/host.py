@@ -102,3 +102,31 @@ def save_running(op: Operator, dry_run: bool = False, yes: bool = False) -> None
 
 def _lines(names: tuple[str, ...]) -> str:
     return "".join(f"{name}\n" for name in names)
+
+
+@vmtask(
+    Hosts.SEVERAL,
+    help={"remove": "Take the guard away from the hosts, and give back what they own."},
+)
+def guard(op: Operator, remove: bool = False, dry_run: bool = False, yes: bool = False) -> int:
+    """Install what keeps a VM from being started twice.
+
+    Installs libvirt's hook (/etc/libvirt/hooks/qemu), which lets an image be written by one VM on one host
+    only, whoever asks for the start, and a service that holds the host's lock on the store while it is up.
+    Shows what changes in each file, asks, installs, and looks again. A new hook needs a restart of libvirtd:
+    running VMs go on. Then each running VM gets owner files for its images; one whose image is in use or
+    owned elsewhere is reported and left alone. A second run changes nothing.
+
+    Refused when somebody else's hook is there, or a host of -H does not answer.
+
+    Exit codes: 0 in place and verified, 1 a step failed or a running VM has no owner files, 2 refused, 3 a
+    host was lost on the way: run it again.
+
+    Examples:
+        fab -H vmhosts host.guard --dry-run
+        fab -H vmhost1,vmhost2 host.guard
+        fab -H vmhost1 host.guard --remove
+    """
+    from tasks.cli import guarding
+
+    return guarding.remove(op, dry_run=dry_run) if remove else guarding.install(op, dry_run=dry_run)

@@ -178,6 +178,13 @@ class HostOps:
         reply = self._call("file.write", deadline=READ, path=path, text=text, mode=mode, expect=expect)
         return str(reply["kept"] or "")
 
+    def file_remove(self, path: str, *, expect: str) -> str:
+        """Remove a file from the host's own disk; where it is kept, "" if it was gone already.
+
+        Raises HostError as `file_write` does.
+        """
+        return str(self._call("file.remove", deadline=READ, path=path, expect=expect)["kept"] or "")
+
     def command(self, argv: Sequence[str], *, stdin: str = "", timeout: float = CHANGE) -> Ended:
         """Run a program on the host; whether it changes anything is up to the program.
 

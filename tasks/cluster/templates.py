@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from functools import cache
 from pathlib import Path
@@ -16,8 +17,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "templates"
 def render(name: str, /, **values: object) -> str:
     """The text of templates/`name`, filled in.
 
-    The filter `quoted` makes a text one word for a shell. Raises jinja2.UndefinedError when a value that the
-    template wants is missing: half a file must never reach a host.
+    The filter `quoted` makes a text one word for a shell, `python` makes a value a literal of Python. Raises
+    jinja2.UndefinedError when a value that the template wants is missing: half a file must never reach a
+    host.
     """
     return _environment().get_template(name).render(values)
 
@@ -33,4 +35,10 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["quoted"] = lambda value: shlex.quote(str(value))
+    environment.filters["python"] = _python
     return environment
+
+
+def _python(value: object) -> str:
+    str(value)  # raises for one that is undefined
+    return json.dumps(value)

@@ -38,19 +38,41 @@ def write(path: str, text: str, mode: int, expect: str | None) -> str | None:
     `expect` is the SHA-256 of what is there, None for nothing: when somebody has changed the file since it
     was read, Problem "file" is raised and nothing is done. Missing folders are made.
     """
+    found = _expected(path, expect)
+    try:
+        kept = None if found is None else _keep(path, found)
+        _put(path, text.encode("utf-8", "surrogateescape"), mode)
+    except OSError as error:
+        raise _worded(path, error) from None
+    return kept
+
+
+def remove(path: str, expect: str) -> str | None:
+    """Remove a file; where it is kept, None when it was gone already. Raises Problem as `write` does."""
+    if _read(path) is None:
+        return None
+    found = _expected(path, expect)
+    try:
+        kept = None if found is None else _keep(path, found)
+        os.unlink(path)
+        _flush(os.path.dirname(path))
+    except OSError as error:
+        raise _worded(path, error) from None
+    return kept
+
+
+def _expected(path: str, expect: str | None) -> bytes | None:
     found = _read(path)
     present = None if found is None else _digest(found[0])
     if present != expect:
         raise Problem("file", f"{path} was changed by somebody else meanwhile")
-    try:
-        kept = None
-        if found is not None:
-            kept = f"{KEPT}{path}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(2).hex()}"
-            os.makedirs(KEPT, mode=0o700, exist_ok=True)
-            _put(kept, found[0], 0o600)
-        _put(path, text.encode("utf-8", "surrogateescape"), mode)
-    except OSError as error:
-        raise _worded(path, error) from None
+    return None if found is None else found[0]
+
+
+def _keep(path: str, data: bytes) -> str:
+    kept = f"{KEPT}{path}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(2).hex()}"
+    os.makedirs(KEPT, mode=0o700, exist_ok=True)
+    _put(kept, data, 0o600)
     return kept
 
 
@@ -91,11 +113,15 @@ def _put(path: str, data: bytes, mode: int) -> None:
     except BaseException:
         os.unlink(draft)
         raise
-    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _flush(folder)
+
+
+def _flush(folder: str) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder_fd)
+        os.fsync(fd)
     finally:
-        os.close(folder_fd)
+        os.close(fd)
 
 
 def _digest(data: bytes) -> str:

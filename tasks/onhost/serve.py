@@ -40,6 +40,7 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     file.read     {path}                            -> {text: str or null, mode, sha256: str or null}
     file.write    {path, text, mode, expect: sha256 or null}
                   -> {kept: path or null}; error "file" when what is there is not what was expected
+    file.remove   {path, expect: sha256}            -> {kept: path or null}; the same
     command       {argv, input?, timeout}           -> {rc, out, err}
 """
 
@@ -349,5 +350,6 @@ OPERATIONS: dict[str, Operation] = {
     "store.lock": _store_lock,
     "store.unlock": _store_unlock,
     "file.write": _file_write,
+    "file.remove": lambda r: {"kept": files.remove(absolute_of(r.args, "path"), r.text("expect"))},
     "command": _command,
 }

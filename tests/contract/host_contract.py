@@ -419,6 +419,17 @@ class HostContract:
         assert ops.file_read(path).text == "theirs"
         assert ops.file_read(f"{path}.gone").text is None
 
+    def test_a_file_is_removed_and_kept(self, bench: Bench) -> None:
+        ops = bench.open()
+        path = f"/var/tmp/contract-{uuids.uuid4()}"
+        ops.file_write(path, "old", mode=0o644, expect=None)
+        with refused("file"):
+            ops.file_remove(path, expect="0" * 64)
+        kept = ops.file_remove(path, expect=ops.file_read(path).sha256 or "")
+        assert ops.file_read(kept).text == "old"
+        assert ops.file_read(path).text is None
+        assert ops.file_remove(path, expect="0" * 64) == ""
+
     def test_a_crontab_is_read_and_replaced(self, bench: Bench) -> None:
         ops = bench.open()
         table = "MAILTO=root\n@daily echo größe 100%\n"

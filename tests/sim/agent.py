@@ -65,6 +65,7 @@ class Agent:
             "note_running": self._note_running,
             "file.read": self._file_read,
             "file.write": self._file_write,
+            "file.remove": self._file_remove,
             "command": self._command,
             "store.read": self._store_read,
             "store.list": self._store_list,
@@ -417,6 +418,10 @@ class Agent:
     def _file_write(self, path: str, text: str, mode: int, expect: str | None) -> Reply:
         self._pause(READ_TIME)
         return self.host.disk.write(path, text, mode, expect)
+
+    def _file_remove(self, path: str, expect: str) -> Reply:
+        self._pause(READ_TIME)
+        return self.host.disk.remove(path, expect)
 
     def _command(self, argv: list[str], input: str, timeout: float) -> Reply:
         self._pause(READ_TIME)
