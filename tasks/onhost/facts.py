@@ -44,8 +44,9 @@ def running(mount: str) -> dict[str, Any]:
     """The answer to `running`; fails when libvirtd does not answer, for then nobody knows."""
     facts: dict[str, Any] = {"at": time.time()}
     table = mounts.table()
+    # A VM that is down can be started from a full store: its image is there.
     facts["domains"], facts["store"] = children.together(
-        lambda: domains.active(timeout=virsh.READ), lambda: store.facts(mount, table)
+        lambda: domains.active(timeout=virsh.READ), lambda: store.facts(mount, table, full=0)
     )
     _add_files(facts, mounts.at(mount, table), table)
     return facts

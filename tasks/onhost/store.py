@@ -29,13 +29,17 @@ FULL = 16 << 20
 FACTS = 3.0
 SLOW = 6.0
 _DRAFT = ".tmp-"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 # -- facts ---------------------------------------------------------------------------------------------
 
 
-def facts(mount: str, table: Sequence[Mount]) -> dict[str, Any]:
-    """The store as this host sees it; `problem` is one sentence, empty when it can be used."""
+def facts(mount: str, table: Sequence[Mount], full: int = FULL) -> dict[str, Any]:
+    """The store as this host sees it; `problem` is one sentence, empty when it can be used.
+
+    With fewer than `full` bytes free it counts as full.
+    """
     found = mounts.at(mount, table)
     said: dict[str, Any] = {"mount": mount, "mounted": found is not None, "problem": "", "store_id": ""}
     said.update(fstype="", source="", total_bytes=0, free_bytes=0, cordons=[])
@@ -52,7 +56,7 @@ def facts(mount: str, table: Sequence[Mount]) -> dict[str, Any]:
         return said
     if found.read_only:
         said["problem"] = f"{mount} is mounted read-only"
-    elif said["free_bytes"] < FULL:
+    elif said["free_bytes"] < full:
         said["problem"] = f"{mount} is full ({said['free_bytes'] >> 20} MiB free)"
     return said
 
@@ -202,7 +206,8 @@ def lock(mount: str, path: str, holder: str, timeout: float) -> None:
     """Hold a cluster-wide flock(2) on a file until `unlock` or the agent's end; its text says who holds it.
 
     A child holds it. It ends when the agent does, however that ends, but not before a change that libvirt
-    has been asked for by this agent (see `kept`). Raises Problem "locked" with the holder's text.
+    has been asked for by this agent (see `kept`). On a full store it is held without its text. Raises
+    Problem "locked" with the holder's text.
     """
     parts = parts_of(path)
 
@@ -214,8 +219,13 @@ def lock(mount: str, path: str, holder: str, timeout: float) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Problem("locked", _content(fd)) from None
-        os.ftruncate(fd, 0)
-        _put(fd, holder)
+        try:
+            os.ftruncate(fd, 0)
+            _put(fd, holder)
+        except OSError as error:
+            # It is held, which is what counts. A VM that is down must not stay down for want of a note.
+            if error.errno not in _NO_SPACE:
+                raise
 
     pid, result, keep = children.spawn(lambda: _worded(mount, work), held=True)
     try:
@@ -271,7 +281,7 @@ def _worded(mount: str, work: Callable[[], Any]) -> Any:
     try:
         return work()
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _NO_SPACE:
             raise Problem("store", f"{mount} is full") from None
         if error.errno == errno.EROFS:
             raise Problem("store", f"{mount} is read-only") from None

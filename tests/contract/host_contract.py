@@ -570,6 +570,11 @@ class HostContract:
                 ops.store_append("note", "x" * 300_000)
             assert ops.store_read("big") is None
             assert ops.store_read("note") == "text"
+            # What is needed to start a VM that is down goes on.
+            assert ops.running().store_problem == ""
+            ops.store_lock("locks/x", {"by": "ada"})
+            with refused("locked"):
+                bench.open().store_lock("locks/x", {"by": "bob"})
 
     def test_a_host_that_is_cut_off(self, bench: Bench) -> None:
         ops = bench.open()

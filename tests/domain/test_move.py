@@ -308,6 +308,16 @@ def test_18_store_full_refuses_before_anything(sim: SimCluster) -> None:
         assert sim.where(vm) == ("vmhost1",)
 
 
+def test_18_store_fills_up_while_it_stops(sim: SimCluster) -> None:
+    with sim:
+        vm = sim.add_vm("web", "vmhost1")
+        sim.faults.on(lambda call: setattr(sim.store, "full", True), op="wait_off", host="vmhost1")
+        outcome = move_web(sim, vm)
+        assert (outcome.result, outcome.running_on) == ("moved", "vmhost2"), outcome
+        assert any("is full" in w for w in outcome.warnings)
+        assert sim.where(vm) == ("vmhost2",)
+
+
 def test_journal_lost_while_it_is_down_does_not_keep_it_down(sim: SimCluster) -> None:
     with sim:
         vm = sim.add_vm("web", "vmhost1")

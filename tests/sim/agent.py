@@ -187,7 +187,7 @@ class Agent:
             "at": self.host.cluster.clock.now() + self.host.clock_skew,
             "domains": active,
             "processes": self._processes(),
-            "store": self._store_facts(),
+            "store": self._store_facts(full_counts=False),
             "files": self._file_ids(active),
         }
 
@@ -266,13 +266,13 @@ class Agent:
             "block": f"wwid:{posixpath.basename(path)}" if path.startswith("/dev/") else "",
         }
 
-    def _store_facts(self) -> Reply:
+    def _store_facts(self, *, full_counts: bool = True) -> Reply:
         view = self.host.view
         usable = view.mounted and not view.hanging
         return {
             "mount": MOUNT,
             "mounted": view.mounted,
-            "problem": view.problem(),
+            "problem": view.problem(full_counts=full_counts),
             "store_id": view.store.store_id if usable else "",
             "fstype": "ocfs2" if view.mounted else "",
             "source": "/dev/sdb" if view.mounted else "",
@@ -479,12 +479,13 @@ class Agent:
 
     def _store_lock(self, mount: str, path: str, holder: str) -> Reply:
         self._pause(READ_TIME)
-        where = self._store(path, write=True)
+        full = self.host.view.store.full
+        where = self._store(path, write=not full)
         locks = self.host.view.store.locks
         if where in locks:
             raise AgentError("locked", self._files.get(where, ""))
         locks[where] = self._link
-        self._files[where] = holder
+        self._files[where] = "" if full else holder
         return {}
 
     def _store_unlock(self, mount: str, path: str) -> Reply:

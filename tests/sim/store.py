@@ -105,7 +105,7 @@ class View:
         self.read_only = False
         self.hung = False
 
-    def problem(self) -> str:
+    def problem(self, *, full_counts: bool = True) -> str:
         """What keeps this host from using the store; empty if nothing does."""
         if not self.mounted:
             return f"{MOUNT} is not mounted"
@@ -113,7 +113,7 @@ class View:
             return f"{MOUNT} hangs (no answer within 3 s)"
         if self.read_only:
             return f"{MOUNT} is mounted read-only"
-        if self.store.full:
+        if self.store.full and full_counts:
             return f"{MOUNT} is full (0 MiB free)"
         return ""
 

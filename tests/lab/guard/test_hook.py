@@ -562,18 +562,48 @@ def test_look_and_claim(cluster: HookCluster, one: HookHost, two: HookHost) -> N
     xml = domain(cluster.image("web.img"))
     (found,) = json.loads(one.call("vmfab-look", xml).stdout)
     assert (found["path"], found["base"], found["owner"]) == (f"{cluster.mount}/web.img", False, None)
-    assert one.call("vmfab-claim", xml, "{}").returncode == 0
-    assert (cluster.owner("web.img"), one.list) == ("vmhost1", ["web"])
-    refused = two.call("vmfab-claim", xml, "{}")
-    assert refused.returncode == 1
-    assert "owned by vmhost1" in refused.stderr
-    (found,) = json.loads(two.call("vmfab-look", xml).stdout)
-    stale = json.dumps({found["image"]: found["owner"]})
-    assert two.call("vmfab-claim", xml, stale).returncode == 0
-    assert cluster.owner("web.img") == "vmhost2"
-    # What has changed since it was looked at is not replaced.
-    assert one.call("vmfab-claim", xml, stale).returncode == 1
-    assert cluster.owner("web.img") == "vmhost2"
+    assert not (cluster.store / ".vmfab").exists()
+    ended = one.call("vmfab-claim", xml, "{}")
+    assert (ended.returncode, cluster.owners()) == (1, {})
+    assert "does not run here any more" in ended.stderr
+    process = fake_qemu(domainxml.parse(xml).uuid)
+    try:
+        assert one.call("vmfab-claim", xml, "{}").returncode == 0
+        assert (cluster.owner("web.img"), one.list) == ("vmhost1", ["web"])
+        refused = two.call("vmfab-claim", xml, "{}")
+        assert refused.returncode == 1
+        assert "owned by vmhost1" in refused.stderr
+        (found,) = json.loads(two.call("vmfab-look", xml).stdout)
+        stale = json.dumps({found["image"]: found["owner"]})
+        assert two.call("vmfab-claim", xml, stale).returncode == 0
+        assert cluster.owner("web.img") == "vmhost2"
+        # What has changed since it was looked at is not replaced.
+        assert one.call("vmfab-claim", xml, stale).returncode == 1
+        assert cluster.owner("web.img") == "vmhost2"
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def test_forget_gives_back_all_that_is_a_hosts_own(
+    cluster: HookCluster, one: HookHost, two: HookHost
+) -> None:
+    cluster.image("base.img")
+    overlay = disk(cluster.image("a.qcow2", qcow2("base.img")), driver="qcow2")
+    one.start(domain(overlay, name="a"))
+    two.start(domain(cluster.image("b.img"), name="b"))
+    web = domain(cluster.image("web.img"))
+    one.start(web)
+    two.arrive(web)
+    done = one.call("vmfab-forget", "")
+    assert done.returncode == 1
+    assert "VM web is being migrated from vmhost1 to vmhost2" in done.stderr
+    two.stop(web)
+    assert one.call("vmfab-forget", "").returncode == 0
+    assert {name: cluster.owner(name) for name in cluster.owners()} == {"b.img": "vmhost2"}
+    assert list((cluster.store / ".vmfab/bases").iterdir()) == []
 
 
 # many at once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import shutil
 import time
@@ -175,8 +176,18 @@ def test_a_store_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_full_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "FULL", 1 << 60)
-    assert "/dev/shm is full" in store.facts(MOUNT, mounts.table())["problem"]
+    assert "/dev/shm is full" in store.facts(MOUNT, mounts.table(), full=1 << 60)["problem"]
+    assert store.facts(MOUNT, mounts.table(), full=0)["problem"] == ""
+
+    def no_space(fd: int, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "_put", no_space)
+    store.lock(MOUNT, "locks/vm-1", "me", SOON)
+    with pytest.raises(Problem) as caught:
+        store.lock(MOUNT, "locks/vm-1", "other", SOON)
+    assert kind_of(caught) == "locked"
+    store.unlock(MOUNT, "locks/vm-1")
 
 
 def test_copies_that_keep_locks_are_nobody_elses_files() -> None:
