@@ -29,15 +29,27 @@ class OwnDisk:
 
     def write(self, path: str, text: str, mode: int, expect: str | None) -> dict[str, Any]:
         """Replace a file, keeping the old one aside. Raises AgentError when it is not the one expected."""
+        kept = self._keep(path, expect)
+        self.files[path] = (text, mode)
+        return {"kept": kept}
+
+    def remove(self, path: str, expect: str) -> dict[str, Any]:
+        """Remove a file, keeping it aside. Raises AgentError as `write` does."""
+        if path not in self.files:
+            return {"kept": None}
+        kept = self._keep(path, expect)
+        del self.files[path]
+        return {"kept": kept}
+
+    def _keep(self, path: str, expect: str | None) -> str | None:
         found = self.files.get(path)
         if (None if found is None else _digest(found[0])) != expect:
             raise AgentError("file", f"{path} was changed by somebody else meanwhile")
-        kept = None
-        if found is not None:
-            kept = f"/var/backups/vmfab{path}.{len(self.files)}"
-            self.files[kept] = (found[0], 0o600)
-        self.files[path] = (text, mode)
-        return {"kept": kept}
+        if found is None:
+            return None
+        kept = f"/var/backups/vmfab{path}.{len(self.files)}"
+        self.files[kept] = (found[0], 0o600)
+        return kept
 
     def run(self, argv: Sequence[str], stdin: str) -> dict[str, Any]:
         """Run a program. Raises AgentError "bad-request" for one that is not installed."""
