@@ -51,7 +51,7 @@ def drain(
         fab -H vmhost1 drain --yes
         fab -H vmhost1,vmhost2 drain --to vmhost3 --exclude 'test-*'
     """
-    from tasks.cli import moves, relocation
+    from tasks.cli import guarding, moves, relocation
     from tasks.cluster import cordon, locks, placement
     from tasks.cluster.move import MoveOptions
     from tasks.cluster.sharedstore import store_of
@@ -66,6 +66,7 @@ def drain(
     wanted = relocation.targets(op, to)
     with op.session() as session, ExitStack() as held:
         snapshot = relocation.observe(session, "a drain", dry_run=dry_run)
+        guarding.note_unguarded(op, snapshot)
         plan = placement.plan_drain(
             snapshot,
             op.inventory,
@@ -155,7 +156,7 @@ def undrain(
         fab -H vmhost1 undrain
         fab -H vmhost1 undrain --stay
     """
-    from tasks.cli import moves, relocation
+    from tasks.cli import guarding, moves, relocation
     from tasks.cluster import cordon, locks, placement
     from tasks.cluster.model import Plan
     from tasks.cluster.move import MoveOptions
@@ -165,6 +166,7 @@ def undrain(
     allowed = relocation.overrides(ignore_reserve=ignore_reserve, ignore_apart=ignore_apart)
     with op.session() as session, ExitStack() as held:
         snapshot = relocation.observe(session, "an undrain", dry_run=dry_run)
+        guarding.note_unguarded(op, snapshot)
         present = snapshot.cordons()
         cordoned = [name for name in op.hosts if name in present]
         for name in op.hosts:

@@ -42,7 +42,7 @@ def migrate(
         fab migrate 'web*,db' --dry-run
         fab -H vmhost1 migrate '*' --to vmhost2,vmhost3
     """
-    from tasks.cli import moves, relocation
+    from tasks.cli import guarding, moves, relocation
     from tasks.cli.select import select
     from tasks.cluster import placement
     from tasks.cluster.move import MoveOptions
@@ -58,6 +58,7 @@ def migrate(
     wanted = relocation.targets(op, to)
     with op.session() as session:
         snapshot = relocation.observe(session, "a move", dry_run=dry_run)
+        guarding.note_unguarded(op, snapshot)
         chosen = select(snapshot, vm, hosts=op.hosts)
         plan = placement.plan_migrate(
             snapshot, op.inventory, chosen, wanted, overrides=allowed, shutdown_timeout=timeout

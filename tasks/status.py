@@ -92,12 +92,15 @@ def _look(op: Operator, session: Session, *, plan: bool) -> Report:
 
 def show(op: Operator, report: Report) -> None:
     """Two tables, then what needs a look and what to type about it."""
+    from tasks.cli import guarding
+
     op.output.table(host_table(report))
     op.say()
     if report.lines:
         op.output.table(vm_table(report))
         op.say()
     op.say(summary(report))
+    guarding.note_unguarded(op, report.snapshot)
     if op.hosts:
         op.say(f"Only {', '.join(op.hosts)} was asked: a VM may run elsewhere, too.")
     for finding in report.findings:

@@ -52,7 +52,7 @@ def start(
         fab vm.start web
         fab -H vmhost2 vm.start 'web*,db'
     """
-    from tasks.cli import vmreport, vmwork
+    from tasks.cli import guarding, vmreport, vmwork
     from tasks.cluster import sharedstore
     from tasks.cluster.vmresult import VmResult, exit_code
     from tasks.cluster.vmstartplan import plan_starts
@@ -68,6 +68,7 @@ def start(
         snapshot = session.observe(plan=True)
         if not dry_run and sharedstore.identify(session, snapshot):
             snapshot = session.observe(plan=True)
+        guarding.note_unguarded(op, snapshot)
         plan = plan_starts(snapshot, op.inventory, _to_start(op, snapshot, vm), op.hosts, overrides)
         for chosen in plan.starts:
             op.say(f"{chosen.vm.name}: to start on {chosen.host} ({chosen.why})")

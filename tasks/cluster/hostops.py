@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from tasks.cluster import wire
 from tasks.cluster.errors import HostError
+from tasks.cluster.hostfiles import Ended, HostFile
 from tasks.cluster.link import Link, Progress
 from tasks.cluster.model import FileId, HostFacts, RunningNow
 
@@ -29,7 +30,9 @@ class HostOps:
     never change anything on the host.
     """
 
-    READS = frozenset({"observe", "running", "dumpxml", "look", "watch", "store_read", "store_read_dir"})
+    READS = frozenset(
+        {"observe", "running", "dumpxml", "look", "watch", "store_read", "store_read_dir", "file_read"}
+    )
 
     def __init__(self, link: Link, mount: str) -> None:
         self._link = link
@@ -81,6 +84,13 @@ class HostOps:
         """All files of a folder below MOUNT/.vmfab, by name; empty when the folder does not exist."""
         reply = self._call("store.read_dir", deadline=READ, mount=self._mount, path=folder)
         return {str(name): str(text) for name, text in reply["files"].items()}
+
+    def file_read(self, path: str) -> HostFile:
+        """A file on the host's own disk. Raises HostError of kind "file" for what is no regular file."""
+        reply = self._call("file.read", deadline=READ, path=path)
+        if reply["text"] is None:
+            return HostFile(path, None, 0, None)
+        return HostFile(path, str(reply["text"]), int(reply["mode"]), str(reply["sha256"]))
 
     # -- changes -------------------------------------------------------------------------------------
 
@@ -158,6 +168,31 @@ class HostOps:
 
     def store_unlock(self, path: str) -> None:
         self._call("store.unlock", deadline=READ, mount=self._mount, path=path)
+
+    def file_write(self, path: str, text: str, *, mode: int, expect: str | None) -> str:
+        """Replace a file on the host's own disk atomically; where the old one is kept, "" if there was none.
+
+        `expect` is the SHA-256 of what is there, None for nothing. Raises HostError of kind "file" when
+        somebody has changed it meanwhile, or it cannot be written.
+        """
+        reply = self._call("file.write", deadline=READ, path=path, text=text, mode=mode, expect=expect)
+        return str(reply["kept"] or "")
+
+    def file_remove(self, path: str, *, expect: str) -> str:
+        """Remove a file from the host's own disk; where it is kept, "" if it was gone already.
+
+        Raises HostError as `file_write` does.
+        """
+        return str(self._call("file.remove", deadline=READ, path=path, expect=expect)["kept"] or "")
+
+    def command(self, argv: Sequence[str], *, stdin: str = "", timeout: float = CHANGE) -> Ended:
+        """Run a program on the host; whether it changes anything is up to the program.
+
+        Raises HostError of kind "bad-request" when the host has no such program, "deadline" when it was
+        killed after `timeout` seconds.
+        """
+        reply = self._call("command", deadline=timeout + READ, argv=list(argv), input=stdin, timeout=timeout)
+        return Ended(int(reply["rc"]), str(reply["out"]), str(reply["err"]))
 
     def _understood(self, parse: Callable[[str, Mapping[str, Any]], T], reply: Mapping[str, Any]) -> T:
         try:

@@ -184,6 +184,8 @@ class HostFacts:
     processes: tuple[QemuProcess, ...]
     #: cordons found on the store as this host sees it
     cordons: tuple[Cordon, ...] = ()
+    #: whether vmfab's hook stands in libvirt's way of a start; None when the host did not say
+    guarded: bool | None = None
     #: None when the file does not exist
     running_vms: tuple[str, ...] | None = None
     bridges: frozenset[str] = frozenset()
@@ -305,6 +307,10 @@ class Snapshot:
             for cordon in facts.cordons:
                 found.setdefault(cordon.host, cordon)
         return found
+
+    def unguarded(self) -> tuple[str, ...]:
+        """Hosts on which libvirt starts VMs without asking anybody."""
+        return tuple(facts.host for facts in self.facts() if facts.guarded is False)
 
     def where_running(self, vm: Vm) -> tuple[Domain, ...]:
         return tuple(d for d in self.running() if d.vm.uuid == vm.uuid or d.vm.name == vm.name)

@@ -79,6 +79,7 @@ def build(root: Path, spec: dict[str, str]) -> None:
         bind(spec[name], root / "opt/lab" / name)
     for name in ("rc", "service", "reboot-jobs"):
         bind(Path(spec["files"], name), root / "opt/lab" / name, read_only=True)
+    bind(Path(spec["files"], "systemctl"), root / "usr/local/bin/systemctl", read_only=True)
     bind(Path(spec["files"], "qemu-wrapper"), root / "usr/bin/qemu-system-x86_64", read_only=True)
     for path in (root / "usr/bin").glob("qemu-system-*"):
         if path.name != "qemu-system-x86_64":

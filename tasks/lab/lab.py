@@ -19,6 +19,14 @@ from tasks.lab.problem import LabError, LabRefused
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEPT = ("cache", "lock")
+#: What vmfab puts on a host's own disk.
+SET_UP = (
+    "root/running_vms",
+    "var/spool/cron/crontabs/root",
+    "usr-local/bin/restart_running_vms",
+    "etc/logrotate.d/restart_running_vms",
+)
+LIVENESS = "vmfab-liveness.service"
 
 
 def default_root() -> Path:
@@ -228,15 +236,30 @@ class Lab(Faults, Guests):
         self.unfill_store()
         self._each(self.hosts, self.mend)
 
+    def remove_guard(self, host: str) -> None:
+        """Take vmfab's hook and its liveness service off a host, where they are."""
+        etc = self.disk(host) / "etc"
+        hook, unit = etc / "libvirt/hooks/qemu", etc / f"systemd/system/{LIVENESS}"
+        if unit.exists():
+            self.run_on(host, ["/usr/local/bin/systemctl", "disable", "--now", LIVENESS])
+            unit.unlink()
+        if hook.exists():
+            hook.unlink()
+            self.run_on(host, ["/usr/local/bin/systemctl", "restart", "libvirtd"])
+            self.wait_daemon(host, "libvirtd")
+
     def restore(self) -> None:
         """Mend all, and remove all VMs and what vmfab keeps on the store and the hosts."""
         self.mend_all()
         self.remove_guests()
+        self._each(self.hosts, self.remove_guard)
         for path in self.store.iterdir():
             if path.name not in ("images", "boot"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         for host in self.hosts:
-            (self.disk(host) / "root/running_vms").unlink(missing_ok=True)
+            for file in SET_UP:
+                (self.disk(host) / file).unlink(missing_ok=True)
+            shutil.rmtree(self.disk(host) / "var/backups/vmfab", ignore_errors=True)
 
 
 def _quoted(path: Path) -> str:

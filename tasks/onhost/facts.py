@@ -21,6 +21,7 @@ _machines: list[str] = []
 def observe(mount: str, *, plan: bool) -> dict[str, Any]:
     """The answer to `observe`. What libvirt or the store cannot tell is named as their problem."""
     facts: dict[str, Any] = {"at": time.time(), "boot_id": boot_id(), "machines": []}
+    facts["guarded"] = _guarded()
     facts.update(_load(), running_vms=runninglist.read(runninglist.PATH), bridges=_bridges())
     table = mounts.table()
     libvirt, machines, facts["store"] = children.together(
@@ -103,6 +104,15 @@ def _load() -> dict[str, Any]:
         "memory_total_kib": int(memory["MemTotal"].split()[0]),
         "memory_available_kib": int(memory["MemAvailable"].split()[0]),
     }
+
+
+def _guarded() -> bool:
+    """Whether libvirt's hook here is vmfab's, by its second line."""
+    try:
+        with open("/etc/libvirt/hooks/qemu", encoding="utf-8", errors="replace") as file:
+            return "vmfab guard" in file.read(200) and os.access(file.name, os.X_OK)
+    except OSError:
+        return False
 
 
 def _bridges() -> list[str]:
