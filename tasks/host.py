@@ -35,6 +35,75 @@ def trust(op: Operator, yes: bool = False) -> None:
             op.say(f"{machine}: added to {shown.file}")
 
 
+@vmtask(Hosts.SEVERAL)
+def autostart(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
+    """Let a host's VMs come back after its reboot.
+
+    Installs /usr/local/bin/restart_running_vms, which starts what /root/running_vms names and logs it in
+    restart_running_vms.log on the store, root's crontab entry "@reboot" for it, and the rotation of that log;
+    turns libvirt's autostart off for every VM, because libvirt starts them without looking at other hosts.
+    An entry that runs the script already stays as it is spelled; nothing else in the crontab is touched. What
+    is replaced is kept below /var/backups/vmfab. Shows all differences and asks. The same again is fine.
+
+    The script does not start what vmfab has moved away, is working on, or runs there already. It cannot ask
+    the other hosts: a VM that was started elsewhere while its host was down is refused only by the guard.
+
+    Exit codes: 0 set up and verified, 1 it failed, 2 refused, 3 it cannot be seen whether all is set up.
+
+    Examples:
+        fab -H vmhost1 host.autostart --dry-run
+        fab -H vmhost1,vmhost2 host.autostart
+    """
+    from tasks.cli import settingup
+    from tasks.cluster import afterboot
+
+    settingup.set_up(op, afterboot.step(op.inventory.mount), dry_run=dry_run)
+
+
+@vmtask(Hosts.SEVERAL)
+def save_running(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
+    """Write the running VMs' names to /root/running_vms.
+
+    These are the VMs that start again after a reboot, in this order; names that stay keep their place. Shows
+    what changes and asks first; paused VMs count as running. The list is replaced in one step.
+
+    Example: fab -H vmhost1 host.save-running
+    """
+    from tasks.cluster.errors import Failed, HostSilent, Unknown
+    from tasks.cluster.hostsetup import diff
+
+    with op.session() as session:
+        found = {name: session.host(name).save_running(write=False) for name in op.hosts}
+        changing = []
+        for name, (before, after) in found.items():
+            if before == after:
+                op.say(f"{name}: /root/running_vms names what runs already ({len(after)} VMs)")
+                continue
+            changing.append(name)
+            was = "does not exist" if before is None else f"names {len(before)} VMs"
+            op.say(f"{name}: /root/running_vms {was}, {len(after)} VMs run:")
+            old = None if before is None else _lines(before)
+            op.say(diff("/root/running_vms", old, _lines(after)).rstrip("\n"))
+        if dry_run or not changing:
+            return
+        again = "Type the same again."
+        op.confirm(f"Write the list on {', '.join(changing)}?")
+        for name in changing:
+            ops = session.host(name)
+            try:
+                _, written = ops.save_running(write=True)
+                found_then, _ = ops.save_running(write=False)
+            except HostSilent as error:
+                raise Unknown(f"{name} does not answer any more ({error.reason}).", again) from error
+            if found_then != written:
+                raise Failed(f"{name}: /root/running_vms is not as it was written.", again)
+            op.say(f"{name}: /root/running_vms names {len(written)} VMs now")
+
+
+def _lines(names: tuple[str, ...]) -> str:
+    return "".join(f"{name}\n" for name in names)
+
+
 @vmtask(
     Hosts.SEVERAL,
     help={"remove": "Take the guard away from the hosts, and give back what they own."},

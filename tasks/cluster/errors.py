@@ -65,8 +65,8 @@ class LinkLost(HostSilent):
 class HostError(VmfabError):
     """A host answered that the request failed.
 
-    `kind` is one of: no-libvirt, libvirt-silent, virsh, store, locked, changed, guard (the hook refused),
-    deadline, bad-request, bug.
+    `kind` is one of: no-libvirt, libvirt-silent, virsh, store, file, locked, deadline, bad-request,
+    bug.
     """
 
     code = 1

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from tasks.cluster.clock import Clock
 from tasks.cluster.errors import Failed, HostError, HostSilent, LinkLost, Refused
-from tasks.cluster.hostops import HostFile, HostOps
+from tasks.cluster.hostfiles import HostFile
+from tasks.cluster.hostops import HostOps
 from tasks.cluster.model import Inventory
 from tasks.cluster.session import Session
 from tasks.cluster.templates import render
@@ -29,26 +30,35 @@ _DAEMONS = ("libvirtd.service", "virtqemud.service")
 
 
 @dataclass(frozen=True, slots=True)
+class GuardFile:
+    """A file as it should be."""
+
+    path: str
+    text: str
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
 class FileChange:
     """A file that is not as it should be; `after` None: it should not be there."""
 
     path: str
-    before: HostFile | None
-    after: HostFile | None
+    before: HostFile
+    after: GuardFile | None
 
     @property
     def diff(self) -> str:
         """Unified; "" when only the permissions differ."""
-        old = [] if self.before is None else self.before.text.splitlines(keepends=True)
+        old = [] if self.before.text is None else self.before.text.splitlines(keepends=True)
         new = [] if self.after is None else self.after.text.splitlines(keepends=True)
-        from_name = "/dev/null" if self.before is None else f"a{self.path}"
+        from_name = "/dev/null" if self.before.text is None else f"a{self.path}"
         to_name = "/dev/null" if self.after is None else f"b{self.path}"
         return "".join(difflib.unified_diff(old, new, from_name, to_name))
 
     @property
     def modes(self) -> str:
         """The change of permissions in words; "" when they stay."""
-        if self.before is None or self.after is None or self.before.mode == self.after.mode:
+        if self.before.text is None or self.after is None or self.before.mode == self.after.mode:
             return ""
         return f"{self.path}: mode {self.before.mode:o} becomes {self.after.mode:o}"
 
@@ -88,14 +98,14 @@ def hook_text(inventory: Inventory, host: str) -> str:
     )
 
 
-def wanted(inventory: Inventory, host: str) -> tuple[HostFile, ...]:
+def wanted(inventory: Inventory, host: str) -> tuple[GuardFile, ...]:
     """All files of the guard, in the order in which they are written."""
     program = render("vmfab-liveness.py.j2", host=host, mount=inventory.mount)
     unit = render("vmfab-liveness.service.j2", mount=inventory.mount, program=PROGRAM)
     return (
-        HostFile(PROGRAM, program, 0o755),
-        HostFile(UNIT_FILE, unit, 0o644),
-        HostFile(HOOK, hook_text(inventory, host), 0o755),
+        GuardFile(PROGRAM, program, 0o755),
+        GuardFile(UNIT_FILE, unit, 0o644),
+        GuardFile(HOOK, hook_text(inventory, host), 0o755),
     )
 
 
@@ -105,16 +115,16 @@ def plan(ops: HostOps, inventory: Inventory) -> GuardPlan:
     for file in wanted(inventory, ops.host):
         present = ops.file_read(file.path)
         _ours(ops.host, present)
-        if present != file:
+        if (present.text, present.mode) != (file.text, file.mode):
             changes.append(FileChange(file.path, present, file))
     changed = {change.path for change in changes}
-    hook_is_new = any(change.path == HOOK and change.before is None for change in changes)
+    hook_is_new = any(change.path == HOOK and change.before.text is None for change in changes)
     on = _asked(ops, "is-enabled", UNIT) == "enabled" and _asked(ops, "is-active", UNIT) == "active"
     return GuardPlan(
         ops.host,
         tuple(changes),
         service=None if on and not changed & {PROGRAM, UNIT_FILE} else True,
-        restart_libvirtd=hook_is_new or ops.file_read(PENDING) is not None,
+        restart_libvirtd=hook_is_new or ops.file_read(PENDING).text is not None,
     )
 
 
@@ -124,14 +134,14 @@ def plan_removal(ops: HostOps, inventory: Inventory) -> GuardPlan:
     for file in wanted(inventory, ops.host):
         present = ops.file_read(file.path)
         _ours(ops.host, present)
-        if present is not None:
+        if present.text is not None:
             changes.append(FileChange(file.path, present, None))
     paths = {change.path for change in changes}
     return GuardPlan(
         ops.host,
         tuple(changes),
         service=False if UNIT_FILE in paths else None,
-        restart_libvirtd=HOOK in paths or ops.file_read(PENDING) is not None,
+        restart_libvirtd=HOOK in paths or ops.file_read(PENDING).text is not None,
     )
 
 
@@ -149,13 +159,14 @@ def carry_out(session: Session, plan: GuardPlan, *, clock: Clock) -> None:
             call(ops, hook_text(session.inventory, plan.host), "all VMs", "vmfab-forget")
         if plan.service is False:
             _systemctl(ops, "disable", "--now", UNIT)
-        if plan.restart_libvirtd and ops.file_read(PENDING) is None:
-            ops.file_write(HostFile(PENDING, "", 0o600), instead_of=None)
+        if plan.restart_libvirtd and ops.file_read(PENDING).text is None:
+            ops.file_write(PENDING, "", mode=0o600, expect=None)
         for change in plan.files:
             if change.after is not None:
-                ops.file_write(change.after, instead_of=change.before)
-            elif change.before is not None:
-                ops.file_remove(change.before)
+                after = change.after
+                ops.file_write(after.path, after.text, mode=after.mode, expect=change.before.sha256)
+            elif change.before.sha256 is not None:
+                ops.file_remove(change.path, expect=change.before.sha256)
         if plan.service is not None:
             _systemctl(ops, "daemon-reload")
         if plan.service:
@@ -167,8 +178,8 @@ def carry_out(session: Session, plan: GuardPlan, *, clock: Clock) -> None:
                 # What was started until libvirtd had forgotten the hook.
                 call(ops, hook_text(session.inventory, plan.host), "all VMs", "vmfab-forget")
             pending = ops.file_read(PENDING)
-            if pending is not None:
-                ops.file_remove(pending)
+            if pending.sha256 is not None:
+                ops.file_remove(PENDING, expect=pending.sha256)
 
 
 def call(ops: HostOps, hook: str, name: str, operation: str, *more: str, xml: str = "") -> str:
@@ -184,8 +195,8 @@ def call(ops: HostOps, hook: str, name: str, operation: str, *more: str, xml: st
     return done.out
 
 
-def _ours(host: str, present: HostFile | None) -> None:
-    if present is not None and MARK not in present.text:
+def _ours(host: str, present: HostFile) -> None:
+    if present.text is not None and MARK not in present.text:
         raise Refused(
             f"{present.path} on {host} is not vmfab's.",
             f"Move it away first (libvirt 6.5 and newer also run hooks in {HOOK}.d/).",

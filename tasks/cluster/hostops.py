@@ -5,14 +5,13 @@ The wire form of each operation is described where it is served, in `tasks.onhos
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tasks.cluster import wire
 from tasks.cluster.errors import HostError
+from tasks.cluster.hostfiles import Ended, HostFile
 from tasks.cluster.link import Link, Progress
 from tasks.cluster.model import FileId, HostFacts, RunningNow
 
@@ -22,28 +21,6 @@ READ = 8.0
 CHANGE = 60.0
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class HostFile:
-    """A file of a host: its path, text and permissions."""
-
-    path: str
-    text: str
-    mode: int
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.text.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """How a program on a host ended."""
-
-    rc: int
-    out: str
-    err: str
 
 
 class HostOps:
@@ -108,10 +85,12 @@ class HostOps:
         reply = self._call("store.read_dir", deadline=READ, mount=self._mount, path=folder)
         return {str(name): str(text) for name, text in reply["files"].items()}
 
-    def file_read(self, path: str) -> HostFile | None:
-        """A file of the host itself, or None when there is none."""
+    def file_read(self, path: str) -> HostFile:
+        """A file on the host's own disk. Raises HostError of kind "file" for what is no regular file."""
         reply = self._call("file.read", deadline=READ, path=path)
-        return None if reply["text"] is None else HostFile(path, str(reply["text"]), int(reply["mode"]))
+        if reply["text"] is None:
+            return HostFile(path, None, 0, None)
+        return HostFile(path, str(reply["text"]), int(reply["mode"]), str(reply["sha256"]))
 
     # -- changes -------------------------------------------------------------------------------------
 
@@ -190,29 +169,30 @@ class HostOps:
     def store_unlock(self, path: str) -> None:
         self._call("store.unlock", deadline=READ, mount=self._mount, path=path)
 
-    def file_write(self, wanted: HostFile, *, instead_of: HostFile | None) -> None:
-        """Replace a file of the host atomically, owned by root; the old text stays beside it.
+    def file_write(self, path: str, text: str, *, mode: int, expect: str | None) -> str:
+        """Replace a file on the host's own disk atomically; where the old one is kept, "" if there was none.
 
-        Raises HostError of kind "changed" when there is another text than `instead_of` (None: no file).
+        `expect` is the SHA-256 of what is there, None for nothing. Raises HostError of kind "file" when
+        somebody has changed it meanwhile, or it cannot be written.
         """
-        expected = None if instead_of is None else instead_of.digest
-        self._call(
-            "file.write",
-            deadline=READ,
-            path=wanted.path,
-            text=wanted.text,
-            mode=wanted.mode,
-            expected=expected,
-        )
+        reply = self._call("file.write", deadline=READ, path=path, text=text, mode=mode, expect=expect)
+        return str(reply["kept"] or "")
 
-    def file_remove(self, present: HostFile) -> None:
-        """Remove a file of the host. Raises HostError of kind "changed" as `file_write` does."""
-        self._call("file.remove", deadline=READ, path=present.path, expected=present.digest)
+    def file_remove(self, path: str, *, expect: str) -> str:
+        """Remove a file from the host's own disk; where it is kept, "" if it was gone already.
 
-    def command(self, argv: Sequence[str], *, stdin: str = "", timeout: float = READ) -> CommandResult:
-        """Run a program on the host, to its end."""
+        Raises HostError as `file_write` does.
+        """
+        return str(self._call("file.remove", deadline=READ, path=path, expect=expect)["kept"] or "")
+
+    def command(self, argv: Sequence[str], *, stdin: str = "", timeout: float = CHANGE) -> Ended:
+        """Run a program on the host; whether it changes anything is up to the program.
+
+        Raises HostError of kind "bad-request" when the host has no such program, "deadline" when it was
+        killed after `timeout` seconds.
+        """
         reply = self._call("command", deadline=timeout + READ, argv=list(argv), input=stdin, timeout=timeout)
-        return CommandResult(int(reply["rc"]), str(reply["out"]), str(reply["err"]))
+        return Ended(int(reply["rc"]), str(reply["out"]), str(reply["err"]))
 
     def _understood(self, parse: Callable[[str, Mapping[str, Any]], T], reply: Mapping[str, Any]) -> T:
         try:

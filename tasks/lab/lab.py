@@ -19,6 +19,13 @@ from tasks.lab.problem import LabError, LabRefused
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEPT = ("cache", "lock")
+#: What vmfab puts on a host's own disk.
+SET_UP = (
+    "root/running_vms",
+    "var/spool/cron/crontabs/root",
+    "usr-local/bin/restart_running_vms",
+    "etc/logrotate.d/restart_running_vms",
+)
 LIVENESS = "vmfab-liveness.service"
 
 
@@ -250,7 +257,9 @@ class Lab(Faults, Guests):
             if path.name not in ("images", "boot"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         for host in self.hosts:
-            (self.disk(host) / "root/running_vms").unlink(missing_ok=True)
+            for file in SET_UP:
+                (self.disk(host) / file).unlink(missing_ok=True)
+            shutil.rmtree(self.disk(host) / "var/backups/vmfab", ignore_errors=True)
 
 
 def _quoted(path: Path) -> str:

@@ -48,6 +48,8 @@ PACKAGES = (
     Package("busybox-static", "/bin/busybox", "everything inside a guest"),
     Package("iproute2", "/sbin/ip", "the practice network"),
     Package("python3-minimal", "/usr/bin/python3", "Python on the practice hosts"),
+    Package("cron", "/usr/bin/crontab", "crontabs of the practice hosts"),
+    Package("logrotate", "/usr/sbin/logrotate", "checks what is installed to rotate logs"),
     Package("zstd", "/usr/bin/zstd", "unpacks the guests' kernel modules"),
 )
 POLICY = Path("/usr/sbin/policy-rc.d")

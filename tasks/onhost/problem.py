@@ -14,8 +14,7 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 class Problem(Exception):
     """Something to be told to the laptop.
 
-    `kind` is one of: no-libvirt, libvirt-silent, virsh, store, locked, changed, deadline, bad-request,
-    bug.
+    `kind` is one of: no-libvirt, libvirt-silent, virsh, store, file, locked, deadline, bad-request, bug.
     """
 
     def __init__(self, kind: str, message: str, rc: int | None = None) -> None:

@@ -26,8 +26,17 @@ def read(path: str) -> list[str] | None:
 
 
 def write(path: str, names: Sequence[str]) -> tuple[list[str] | None, list[str]]:
-    """Replace the list; the names before and after."""
-    return _edit(path, lambda _: [name + "\n" for name in names])
+    """Make the list name these; the names before and after. Names that stay keep their place in it."""
+
+    def changed(lines: list[str]) -> list[str]:
+        return [name + "\n" for name in in_order([_name(line) for line in lines], names)]
+
+    return _edit(path, changed)
+
+
+def in_order(before: Sequence[str], names: Sequence[str]) -> list[str]:
+    """These names, each once: first those of `before` in its order, then the others in theirs."""
+    return [name for name in dict.fromkeys([*before, *names]) if name in names]
 
 
 def note(path: str, add: Sequence[str], remove: Sequence[str]) -> tuple[list[str] | None, list[str]]:

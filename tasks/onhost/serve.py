@@ -37,10 +37,10 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     store.remove, store.makedirs {mount, path}      -> {}
     store.lock    {mount, path, holder}             -> {}; error "locked" with the holder's text
     store.unlock  {mount, path}                     -> {}
-    file.read     {path}                            -> {text: str or null, mode}
-    file.write    {path, text, mode, expected}      -> {}; error "changed" unless the file has the SHA-256
-                                                       `expected` (null: there is no file)
-    file.remove   {path, expected}                  -> {}; the same
+    file.read     {path}                            -> {text: str or null, mode, sha256: str or null}
+    file.write    {path, text, mode, expect: sha256 or null}
+                  -> {kept: path or null}; error "file" when what is there is not what was expected
+    file.remove   {path, expect: sha256}            -> {kept: path or null}; the same
     command       {argv, input?, timeout}           -> {rc, out, err}
 """
 
@@ -55,7 +55,7 @@ import sys
 import threading
 import time
 
-from . import children, facts, hostfiles, lifecycle, runninglist, store, virsh
+from . import children, facts, files, lifecycle, runninglist, store, virsh
 from .problem import Problem, absolute_of, bad, flag_of, seconds_of, text_of, texts_of, uuid_of
 
 TYPE_CHECKING = False
@@ -259,7 +259,8 @@ def _save_running(r: Request) -> Args:
     if r.flag("write"):
         before, after = runninglist.write(path, running)
         return {"before": before, "after": after}
-    return {"before": runninglist.read(path), "after": running}
+    before = runninglist.read(path)
+    return {"before": before, "after": runninglist.in_order(before or [], running)}
 
 
 def _note_running(r: Request) -> Args:
@@ -300,18 +301,12 @@ def _store_unlock(r: Request) -> Args:
 
 
 def _file_write(r: Request) -> Args:
-    mode, expected = r.args.get("mode"), r.args.get("expected")
-    if not isinstance(mode, int) or not 0 <= mode <= 0o777:
+    mode, expect = r.args.get("mode"), r.args.get("expect")
+    if isinstance(mode, bool) or not isinstance(mode, int) or not 0 <= mode <= 0o777:
         raise bad(f"mode is {mode!r}")
-    hostfiles.write(
-        absolute_of(r.args, "path"), r.text("text"), mode, None if expected is None else r.text("expected")
-    )
-    return {}
-
-
-def _file_remove(r: Request) -> Args:
-    hostfiles.remove(absolute_of(r.args, "path"), r.text("expected"))
-    return {}
+    if expect is not None and not isinstance(expect, str):
+        raise bad(f"expect is {expect!r}")
+    return {"kept": files.write(absolute_of(r.args, "path"), r.text("text"), mode, expect)}
 
 
 def _command(r: Request) -> Args:
@@ -333,10 +328,10 @@ OPERATIONS: dict[str, Operation] = {
     "dumpxml": _dumpxml,
     "look": lambda r: facts.look(r.mount, texts_of(r.args, "paths")),
     "watch": _watch,
-    "file.read": lambda r: hostfiles.read(absolute_of(r.args, "path")),
     "store.read": lambda r: {"text": store.read(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.list": lambda r: {"names": store.names(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.read_dir": lambda r: {"files": store.read_dir(r.mount, r.text("path"), r.left(store.SLOW))},
+    "file.read": lambda r: files.read(absolute_of(r.args, "path")),
     "define": _define,
     "undefine": _undefine,
     "autostart": _autostart,
@@ -355,6 +350,6 @@ OPERATIONS: dict[str, Operation] = {
     "store.lock": _store_lock,
     "store.unlock": _store_unlock,
     "file.write": _file_write,
-    "file.remove": _file_remove,
+    "file.remove": lambda r: {"kept": files.remove(absolute_of(r.args, "path"), r.text("expect"))},
     "command": _command,
 }

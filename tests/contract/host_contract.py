@@ -12,6 +12,7 @@ import pytest
 
 from tasks.cluster import domainxml
 from tasks.cluster.errors import HostError, HostSilent, LinkLost
+from tasks.cluster.hostfiles import Ended, HostFile
 from tasks.cluster.hostops import HostOps
 from tasks.cluster.model import OFF, Domain, HostFacts, Vm
 from tests.contract.bench import HOST, OTHER, Bench
@@ -381,6 +382,63 @@ class HostContract:
         assert bench.running_vms() == "gone\n"
         assert ops.save_running(write=True) == (("gone",), ("on",))
         assert bench.running_vms() == "on\n"
+
+    def test_save_running_keeps_the_order_of_the_list(self, bench: Bench) -> None:
+        for name in ("one", "two", "three"):
+            bench.add_vm(name, running=True)
+        bench.set_running_vms("three\r\ngone\n\none\nthree")
+        ops = bench.open()
+        assert ops.save_running(write=False)[1] == ("three", "one", "two")
+        assert ops.save_running(write=True)[1] == ("three", "one", "two")
+        assert bench.running_vms() == "three\none\ntwo\n"
+
+    # -- the host's own files and programs -----------------------------------------------------------
+
+    def test_a_file_is_made_and_replaced_and_the_old_one_kept(self, bench: Bench) -> None:
+        ops = bench.open()
+        path = f"/var/tmp/contract-{uuids.uuid4()}/new/file"
+        assert ops.file_read(path) == HostFile(path, None, 0, None)
+        assert ops.file_write(path, "eins ü\n", mode=0o640, expect=None) == ""
+        first = ops.file_read(path)
+        assert (first.text, first.mode) == ("eins ü\n", 0o640)
+        kept = ops.file_write(path, "zwei \udcff", mode=0o755, expect=first.sha256)
+        assert kept.startswith(f"/var/backups/vmfab{path}.")
+        assert ops.file_read(kept).text == "eins ü\n"
+        second = ops.file_read(path)
+        assert (second.text, second.mode) == ("zwei \udcff", 0o755)
+
+    def test_a_file_that_changed_meanwhile_is_left_alone(self, bench: Bench) -> None:
+        ops = bench.open()
+        path = f"/var/tmp/contract-{uuids.uuid4()}"
+        ops.file_write(path, "theirs", mode=0o644, expect=None)
+        for expect in (None, "0" * 64):
+            with refused("file"):
+                ops.file_write(path, "mine", mode=0o644, expect=expect)
+        with refused("file"):
+            ops.file_write(f"{path}.gone", "mine", mode=0o644, expect="0" * 64)
+        assert ops.file_read(path).text == "theirs"
+        assert ops.file_read(f"{path}.gone").text is None
+
+    def test_a_file_is_removed_and_kept(self, bench: Bench) -> None:
+        ops = bench.open()
+        path = f"/var/tmp/contract-{uuids.uuid4()}"
+        ops.file_write(path, "old", mode=0o644, expect=None)
+        with refused("file"):
+            ops.file_remove(path, expect="0" * 64)
+        kept = ops.file_remove(path, expect=ops.file_read(path).sha256 or "")
+        assert ops.file_read(kept).text == "old"
+        assert ops.file_read(path).text is None
+        assert ops.file_remove(path, expect="0" * 64) == ""
+
+    def test_a_crontab_is_read_and_replaced(self, bench: Bench) -> None:
+        ops = bench.open()
+        table = "MAILTO=root\n@daily echo größe 100%\n"
+        assert ops.command(["crontab", "-"], stdin=table) == Ended(0, "", "")
+        assert ops.command(["crontab", "-l"]) == Ended(0, table, "")
+
+    def test_a_program_that_is_not_there(self, bench: Bench) -> None:
+        with refused("bad-request"):
+            bench.open().command(["no-such-program-at-all"])
 
     # -- files on the store --------------------------------------------------------------------------
 

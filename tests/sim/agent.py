@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tasks.onhost import images
+from tasks.onhost import images, runninglist
 from tests.sim.errors import AgentError, NoSuchDomain, VirshError
 from tests.sim.guests import Guest
 from tests.sim.host import SimHost
@@ -63,6 +63,10 @@ class Agent:
             "reboot": self._reboot,
             "save_running": self._save_running,
             "note_running": self._note_running,
+            "file.read": self._file_read,
+            "file.write": self._file_write,
+            "file.remove": self._file_remove,
+            "command": self._command,
             "store.read": self._store_read,
             "store.list": self._store_list,
             "store.read_dir": self._store_read_dir,
@@ -386,7 +390,8 @@ class Agent:
     def _save_running(self, write: bool) -> Reply:
         self._libvirt(READ_TIME)
         before = self.host.running_vms
-        after = [g.name for g in self.host.guests if g.listed]
+        running = [g.name for g in self.host.guests if g.listed]
+        after = runninglist.in_order(_names(before or ""), running)
         if write:
             self.host.running_vms = "".join(f"{name}\n" for name in after)
         return {"before": None if before is None else _names(before), "after": after}
@@ -403,6 +408,24 @@ class Agent:
         present = [_name(line) for line in lines]
         self.host.running_vms = "".join(lines + [f"{name}\n" for name in add if name not in present])
         return {"before": None if before is None else _names(before), "after": _names(self.host.running_vms)}
+
+    # -- the host's own files and programs -----------------------------------------------------------
+
+    def _file_read(self, path: str) -> Reply:
+        self._pause(READ_TIME)
+        return self.host.disk.read(path)
+
+    def _file_write(self, path: str, text: str, mode: int, expect: str | None) -> Reply:
+        self._pause(READ_TIME)
+        return self.host.disk.write(path, text, mode, expect)
+
+    def _file_remove(self, path: str, expect: str) -> Reply:
+        self._pause(READ_TIME)
+        return self.host.disk.remove(path, expect)
+
+    def _command(self, argv: list[str], input: str, timeout: float) -> Reply:
+        self._pause(READ_TIME)
+        return self.host.disk.run(argv, input)
 
     # -- store ---------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from tests.sim import domains
 from tests.sim.domains import Definition
 from tests.sim.errors import NoSuchDomain, VirshError
 from tests.sim.guests import Behaviour, Guest
+from tests.sim.programs import OwnDisk
 from tests.sim.store import Image, View
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class SimHost:
         self.libvirt_version = "10.0.0"
         #: text of /root/running_vms, None when there is no such file
         self.running_vms: str | None = None
+        self.disk = OwnDisk()
         self.definitions: dict[str, Definition] = {}
         self.guests: list[Guest] = []
         #: when a VM of this name last started or ended here, by this host's clock

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # These calculate only: neither they nor anything that they import reaches hosts, processes or sockets.
 PURE = {
-    f"tasks.cluster.{name}" for name in ("domainxml", "errors", "inventory", "model", "placement", "wire")
+    f"tasks.cluster.{name}"
+    for name in ("crontab", "domainxml", "errors", "inventory", "model", "placement", "templates", "wire")
 }
 REACHES_OUT = ("fabric", "paramiko", "subprocess", "socket", "asyncio", "multiprocessing", "os.system")
 PACKAGES = {"cluster", "cli", "lab", "onhost"}

@@ -80,3 +80,28 @@ def test_an_interrupted_subcommand_is_waited_for() -> None:
         assert process.stdout.read() == "tidy\n"
     assert process.returncode == -signal.SIGINT
     assert time.monotonic() - begin < 10
+
+
+CHILD = "trap 'echo tidy; exit' INT; while :; do sleep 0.1; done"
+EARLY = """
+import os, signal, subprocess
+start = subprocess.Popen
+def interrupted(*words, **options):
+    child = start(*words, **options)
+    os.kill(os.getpid(), signal.SIGINT)
+    return child
+subprocess.Popen = interrupted
+"""
+
+
+def test_a_subcommand_is_not_left_behind_by_a_signal_while_it_starts() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY + RUN, "sh", "-c", CHILD],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=Path(__file__).parents[3],
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, "tidy\n")

@@ -1,0 +1,50 @@
+"""What the tasks that set hosts up share: look, show, ask, change, look again."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tasks.cli.context import Operator
+from tasks.cluster import hostsetup
+from tasks.cluster.errors import VmfabError
+from tasks.cluster.hostsetup import Change, Plan, Step
+
+
+def set_up(op: Operator, step: Step, *, dry_run: bool) -> None:
+    """Take one step on the hosts of -H.
+
+    All hosts are looked at first: one that is silent or refuses ends it before anything is changed. Then
+    host after host is changed and verified; the first failure ends it, and the hosts behind it are named.
+    """
+    with op.session() as session:
+        plans = [hostsetup.plan(session.host(name), step) for name in op.hosts]
+        for planned in plans:
+            show(op, planned)
+        todo = [planned for planned in plans if planned.changes]
+        if dry_run or not todo:
+            return
+        op.confirm(f"Change {', '.join(planned.host for planned in todo)}?")
+        for done, planned in enumerate(todo):
+            try:
+                hostsetup.apply(session.host(planned.host), planned, partial(_tell, op, planned.host))
+            except VmfabError:
+                untouched = [left.host for left in todo[done + 1 :]]
+                if untouched:
+                    op.warn(f"Not touched: {', '.join(untouched)}")
+                raise
+            op.say(f"{planned.host}: {step.name} is set up", "green")
+
+
+def show(op: Operator, planned: Plan) -> None:
+    """Print what is there already and what would be changed, with the differences."""
+    for finding in planned.findings:
+        if isinstance(finding, Change):
+            op.say(f"{planned.host}: {finding.what}: to be {finding.why}", "bold")
+            if finding.diff:
+                op.say(finding.diff.rstrip("\n"))
+        else:
+            op.say(f"{planned.host}: {finding.what}: already so, {finding.why}")
+
+
+def _tell(op: Operator, host: str, made: str) -> None:
+    op.say(f"{host}: {made}")

@@ -1,0 +1,50 @@
+"""What lands on hosts, rendered: compared with files that a person can read and shellcheck checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from jinja2 import UndefinedError
+
+from tasks import check
+from tasks.cluster import afterboot, templates
+
+RENDERED = check.ROOT / "tests/data/rendered"
+MADE = {
+    "restart_running_vms": afterboot.script("/vmstorage"),
+    "restart_running_vms.logrotate": afterboot.logrotate("/vmstorage"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(MADE))
+def test_rendered_file_is_the_recorded_one(name: str) -> None:
+    assert MADE[name] == (RENDERED / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted(name for name, text in MADE.items() if text.startswith("#!/bin/sh")))
+def test_rendered_script_is_among_those_that_are_checked(name: str) -> None:
+    assert RENDERED / name in check.shell_scripts()
+
+
+def test_every_shell_template_is_recorded() -> None:
+    scripts = {path.name.removesuffix(".sh.j2") for path in templates.FOLDER.glob("*.sh.j2")}
+    assert scripts <= {path.name for path in RENDERED.iterdir()}
+
+
+def test_a_missing_value_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "greeting.j2").write_text("hello {{ name }}\n")
+    monkeypatch.setattr(templates, "FOLDER", tmp_path)
+    templates._environment.cache_clear()
+    try:
+        assert templates.render("greeting.j2", name="you") == "hello you\n"
+        with pytest.raises(UndefinedError):
+            templates.render("greeting.j2")
+    finally:
+        templates._environment.cache_clear()
+
+
+@pytest.mark.parametrize(("value", "word"), [("/a", "/a"), ("/a b", "'/a b'"), ("it's", "'it'\"'\"'s'")])
+def test_quoted_makes_one_word_of_any_text(value: str, word: str) -> None:
+    quote = templates._environment().filters["quoted"]
+    assert quote(value) == word
