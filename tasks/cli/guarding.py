@@ -85,9 +85,9 @@ def note_unguarded(op: Operator, snapshot: Snapshot) -> None:
     """Say that there are hosts on which nothing keeps a hand-typed start from being a second one."""
     names = snapshot.unguarded()
     if names:
-        have = "has" if len(names) == 1 else "have"
-        who = ", ".join(names)
-        op.say(f"{who} {have} no guard: a virsh start typed there asks nobody. See host.guard.", "yellow")
+        everywhere = len(names) > 1 and len(names) == len(snapshot.hosts)
+        op.say(f"! No guard on {'any host' if everywhere else ', '.join(names)}.", "yellow")
+        op.say("  A virsh start typed there asks nobody. fab -H HOST host.guard")
 
 
 def _observe(op: Operator, session: Session, *, acted: bool = False) -> Snapshot:

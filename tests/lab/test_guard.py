@@ -143,7 +143,7 @@ def test_moves_by_vmfab_go_on_working(guarded: Fab) -> None:
     lab.add_vm("web", ONE, booted=True)
     done = guarded("migrate", "web", "--to", TWO, "--yes")
     assert done.code == 0, done.said
-    assert "no guard" not in done.said
+    assert "No guard" not in done.said
     assert owners(lab) == {"web.img": TWO}
     assert (guarded.running_vms(ONE), guarded.running_vms(TWO)) == ([], ["web"])
 
@@ -151,7 +151,9 @@ def test_moves_by_vmfab_go_on_working(guarded: Fab) -> None:
 def test_without_the_guard_moves_say_so(fab: Fab) -> None:
     fab.lab.add_vm("web", ONE, start=False)
     done = fab("vm.start", "web", "--dry-run")
-    assert "vmhost1, vmhost2, vmhost3, vmhost4 have no guard" in done.out
+    assert "! No guard on any host." in done.out
+    assert fab("-H", f"{ONE},{TWO}", "host.guard", "--yes").code == 0
+    assert "! No guard on vmhost3, vmhost4." in fab("status").out
 
 
 def test_a_live_migration_by_hand_hands_over(guarded: Fab) -> None:
