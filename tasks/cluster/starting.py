@@ -154,7 +154,7 @@ class Starter:
                     return self._clock.monotonic()
                 state, answered = f"{host} does not run it", True
             except (HostSilent, HostError) as error:
-                state = str(error)
+                state = str(error).rstrip(".")
             if self._clock.monotonic() >= end:
                 break
             self._tell(Phase.STARTING, host, f"the answer was lost, looking: {state}")
