@@ -13,6 +13,10 @@ from tasks.cluster.session import Session
 #: Seconds that a host which stopped answering in the middle of a move gets to come back before we give up.
 PATIENCE = 30.0
 
+#: Seconds within which all answers of a round have to come. When a host is slow, what the others said before
+#: it is old by then: somebody may have started the VM there by hand in the meantime.
+MOMENT = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:
@@ -62,16 +66,28 @@ def trace_of(vm: Vm, images: frozenset[str], seen: Mapping[str, RunningNow | Sil
 def look_patiently(
     session: Session, vm: Vm, images: frozenset[str], clock: Clock, *, patience: float = PATIENCE
 ) -> Trace:
-    """Ask until every host has answered in the same round, or `patience` seconds are over.
+    """Ask until every host has answered in one short round, or `patience` seconds are over.
 
-    Ends at once when the VM is seen running, because then nothing needs to be proved any more.
+    Ends at once when the VM is seen running, because then nothing needs to be proved any more. Raises
+    Unknown when all hosts answer but never within MOMENT.
     """
     end = clock.monotonic() + patience
     while True:
+        begin = clock.monotonic()
         trace = look(session, vm, images)
-        if not trace.silent or trace.evidence or clock.monotonic() >= end:
+        now = clock.monotonic()
+        if trace.evidence or (not trace.silent and now - begin <= MOMENT):
             return trace
-        clock.sleep(1.0)
+        if now >= end:
+            if trace.silent:
+                return trace
+            raise Unknown(
+                f"{vm.name} is not proved to be off: the hosts took {now - begin:.1f} s to answer, and the "
+                f"first answers are too old after {MOMENT:.0f} s.",
+                "Nothing was started. Run 'fab status' when the hosts are less busy.",
+            )
+        if trace.silent:
+            clock.sleep(1.0)
 
 
 def require_off(trace: Trace) -> None:

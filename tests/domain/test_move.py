@@ -261,6 +261,25 @@ def test_10_started_by_hand_elsewhere_meanwhile(sim: SimCluster) -> None:
         assert sim.where(vm) == ("vmhost3",)
 
 
+def test_10_started_by_hand_while_another_host_is_slow_to_answer(sim: SimCluster) -> None:
+    """The host where it is started has answered before, and would be believed."""
+    with sim:
+        vm = sim.add_vm("web", "vmhost1", also_defined_on=("vmhost3",))
+
+        def slow(call: faults.Call) -> None:
+            sim.wait(4.0)
+            sim["vmhost3"].start(vm.uuid)
+            sim.wait(1.0)
+
+        def proof_comes(call: faults.Call) -> None:
+            sim.faults.on(slow, op="running", host="vmhost4")
+
+        sim.faults.on(proof_comes, op="wait_off", host="vmhost1", when="after")
+        outcome = move_web(sim, vm)
+        assert (outcome.result, outcome.running_on) == ("left", "vmhost3"), outcome
+        assert sim.where(vm) == ("vmhost3",)
+
+
 def test_10_started_by_hand_on_the_target_meanwhile(sim: SimCluster) -> None:
     with sim:
         vm = sim.add_vm("web", "vmhost1")
