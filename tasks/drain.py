@@ -66,7 +66,6 @@ def drain(
     wanted = relocation.targets(op, to)
     with op.session() as session, ExitStack() as held:
         snapshot = relocation.observe(session, "a drain", dry_run=dry_run)
-        guarding.note_unguarded(op, snapshot)
         plan = placement.plan_drain(
             snapshot,
             op.inventory,
@@ -81,6 +80,7 @@ def drain(
         todo = relocation.Relocation(plan, options, allowed, parallel, partial)
         which = ", ".join(op.hosts)
         relocation.show(op, todo, f"Plan to drain {which}")
+        guarding.note_unguarded(op, snapshot)
         if not plan.moves:
             op.say(f"No VM has to leave {which}.")
         if dry_run:
@@ -166,7 +166,6 @@ def undrain(
     allowed = relocation.overrides(ignore_reserve=ignore_reserve, ignore_apart=ignore_apart)
     with op.session() as session, ExitStack() as held:
         snapshot = relocation.observe(session, "an undrain", dry_run=dry_run)
-        guarding.note_unguarded(op, snapshot)
         present = snapshot.cordons()
         cordoned = [name for name in op.hosts if name in present]
         for name in op.hosts:
@@ -194,6 +193,7 @@ def undrain(
         todo = relocation.Relocation(plan, options, allowed, parallel, partial, cordoned=others)
         which = ", ".join(cordoned)
         relocation.show(op, todo, f"Plan to undrain {which}")
+        guarding.note_unguarded(op, snapshot)
         result = None
         if dry_run:
             op.say(relocation.DRY)

@@ -58,7 +58,6 @@ def migrate(
     wanted = relocation.targets(op, to)
     with op.session() as session:
         snapshot = relocation.observe(session, "a move", dry_run=dry_run)
-        guarding.note_unguarded(op, snapshot)
         chosen = select(snapshot, vm, hosts=op.hosts)
         plan = placement.plan_migrate(
             snapshot, op.inventory, chosen, wanted, overrides=allowed, shutdown_timeout=timeout
@@ -66,6 +65,7 @@ def migrate(
         options = MoveOptions(destroy=not no_destroy, undefine_source=undefine_source)
         todo = relocation.Relocation(plan, options, allowed, parallel, partial)
         relocation.show(op, todo, "Planned moves")
+        guarding.note_unguarded(op, snapshot)
         result = None
         if dry_run:
             op.say(relocation.DRY)

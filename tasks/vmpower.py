@@ -68,13 +68,13 @@ def start(
         snapshot = session.observe(plan=True)
         if not dry_run and sharedstore.identify(session, snapshot):
             snapshot = session.observe(plan=True)
-        guarding.note_unguarded(op, snapshot)
         plan = plan_starts(snapshot, op.inventory, _to_start(op, snapshot, vm), op.hosts, overrides)
         for chosen in plan.starts:
             op.say(f"{chosen.vm.name}: to start on {chosen.host} ({chosen.why})")
         vmreport.refuse(
             op, plan.refusals, "started", partial=partial, others=bool(plan.starts or plan.already)
         )
+        guarding.note_unguarded(op, snapshot)
         there = [VmResult(v, host, "already", "runs there already") for v, host in plan.already]
         if dry_run:
             planned = [VmResult(s.vm, s.host, "planned", s.why, s.warnings) for s in plan.starts]
