@@ -17,6 +17,11 @@ PATIENCE = 30.0
 #: it is old by then: somebody may have started the VM there by hand in the meantime.
 MOMENT = 2.0
 
+#: A round that took longer than this is asked again, so many times, before one within MOMENT will do: what a
+#: slow host holds up grows old, and somebody may type a start meanwhile.
+QUICK = 0.5
+QUICK_ROUNDS = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:
@@ -72,11 +77,14 @@ def look_patiently(
     Unknown when all hosts answer but never within MOMENT.
     """
     end = clock.monotonic() + patience
+    rounds = 0
     while True:
+        rounds += 1
         begin = clock.monotonic()
         trace = look(session, vm, images)
         now = clock.monotonic()
-        if trace.evidence or (not trace.silent and now - begin <= MOMENT):
+        good_for = QUICK if rounds <= QUICK_ROUNDS else MOMENT
+        if trace.evidence or (not trace.silent and now - begin <= good_for):
             return trace
         if now >= end:
             if trace.silent:
