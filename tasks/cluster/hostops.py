@@ -26,13 +26,9 @@ T = TypeVar("T")
 class HostOps:
     """What can be asked of one host and done on it.
 
-    Every method raises HostError (the host said no) or LinkLost (no answer came). Methods named in `READS`
+    Every method raises HostError (the host said no) or LinkLost (no answer came). Those under "reads"
     never change anything on the host.
     """
-
-    READS = frozenset(
-        {"observe", "running", "dumpxml", "look", "watch", "store_read", "store_read_dir", "file_read"}
-    )
 
     def __init__(self, link: Link, mount: str) -> None:
         self._link = link
