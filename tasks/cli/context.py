@@ -68,8 +68,8 @@ class Operator:
         if self._connector is None:
             from tasks.cluster import remote
 
-            return Session(self.inventory, remote.connector(self.inventory))
-        return Session(self.inventory, self._connector(self.inventory))
+            return Session(self.inventory, remote.connector(self.inventory), self.clock)
+        return Session(self.inventory, self._connector(self.inventory), self.clock)
 
     def begin(self) -> Operation:
         """The identity of what is done from now on, for locks, cordons and journals."""

@@ -6,8 +6,10 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
+from tasks.cluster.beside import beside
 from tasks.cluster.errors import Interrupted
 
 #: Seconds between two looks at the queue of answers, so that Ctrl-C is noticed.
@@ -24,10 +26,42 @@ class Rest(Generic[R]):
     finish: Callable[[], R]
 
 
+class Ahead(Generic[T]):
+    """Prepares items in threads, so many ahead of those that are worked on."""
+
+    def __init__(self, items: Sequence[T], prepare: Callable[[T], None], count: int) -> None:
+        self._items = items
+        self._prepare = prepare
+        self._count = count
+        self._lock = threading.Lock()
+        self._begun: list[Callable[[], None]] = []
+
+    def reach(self, index: int, *, no_more: bool) -> None:
+        """Wait until this item is prepared, then begin the following ones, unless there will be `no_more`."""
+        if no_more:
+            self._wait(index)
+            return
+        self._begin(index + 1)
+        self._wait(index)
+        self._begin(min(len(self._items), index + 1 + self._count))
+
+    def _begin(self, end: int) -> None:
+        with self._lock:
+            for item in self._items[len(self._begun) : end]:
+                self._begun.append(beside(partial(self._prepare, item)))
+
+    def _wait(self, index: int) -> None:
+        with self._lock:
+            prepared = self._begun[index] if index < len(self._begun) else None
+        if prepared:
+            prepared()
+
+
 class Batch(Generic[T, R]):
     """Does `work` on each item, `parallel` of them at the same time.
 
-    Work that answers with a Rest gives its place to the next item, and the rest is done beside.
+    Work that answers with a Rest gives its place to the next item, and the rest is done beside. `prepare` is
+    done ahead for as many items as have places, and has ended before the item's work begins.
     `left` makes the result of an item that was not begun, `describe` names one, and `interrupted` is called
     at the first Ctrl-C, to tell the operator.
     """
@@ -41,8 +75,10 @@ class Batch(Generic[T, R]):
         left: Callable[[T], R],
         describe: Callable[[T], str],
         interrupted: Callable[[], None],
+        prepare: Callable[[T], None] | None = None,
     ) -> None:
         self._items = list(items)
+        self._ahead = Ahead(self._items, prepare, max(1, parallel)) if prepare else None
         self._work = work
         self._parallel = max(1, parallel)
         self._left = left
@@ -95,6 +131,8 @@ class Batch(Generic[T, R]):
                 return
             item = self._items[index]
             try:
+                if self._ahead:
+                    self._ahead.reach(index, no_more=self._no_more.is_set())
                 result = self._left(item) if self._no_more.is_set() else self._work(item)
             except BaseException as error:  # handed to the main thread, which raises it
                 self._done.put((index, error))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tasks.cluster import domainxml
+from tasks.cluster.beside import beside
 from tasks.cluster.census import Census
 from tasks.cluster.clock import Clock
 from tasks.cluster.eligibility import media_left_behind
@@ -45,6 +46,9 @@ class MoveOptions:
     undefine_source: bool = False
 
 
+#: Seconds for which a check made ahead is good; after that it is made again before the VM is shut down.
+CHECKED = 15.0
+
 #: Checks the target again right before the VM is stopped: fresh facts of source and target -> refusals.
 Recheck = Callable[[Snapshot, Move], Sequence[Refusal]]
 
@@ -59,8 +63,9 @@ class _Left(Exception):
 class ColdMove:
     """Carries out one move. `stop_and_start` ends when the VM runs; `settle` watches it and does the books.
 
-    The two parts are separate so that a drain can begin the next VM's shutdown while this one is watched.
-    Neither raises for anything foreseeable: the Outcome says how it ended and where the VM is.
+    The parts are separate so that a drain can check the next VMs while guests shut down (`prepare`) and begin
+    the next shutdown while this one is watched. `prepare` is followed by `stop_and_start` or by `leave`.
+    None raises for anything foreseeable: the Outcome says how it ended and where the VM is.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class ColdMove:
         self._gate = gate
         self._lock = lock_of_vm(session, move.vm, journal.operation)
         self._starter: Starter | None = None
+        self._checked: float | None = None
         self._stopping = False
         self._released = False
         self._autostart = False
@@ -94,15 +100,28 @@ class ColdMove:
         self._running_on = move.source
         self._warnings: list[str] = []
 
-    # -- the two parts -------------------------------------------------------------------------------
+    # -- the parts -----------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Check and define ahead of the VM's turn. Trouble is not told: its turn meets and tells it."""
+        try:
+            self._make_ready()
+        except (_Left, VmfabError):
+            return
+        self._tell(Phase.WAITING, "checked")
+
+    def leave(self) -> Outcome:
+        """Give up before its turn: the VM is as it was."""
+        self._lock.release()
+        return Outcome(self._move, "left", self._move.source, detail="not begun: interrupted")
 
     def stop_and_start(self) -> Outcome | None:
         """Check, define, stop, prove, start. None when it runs on the target and is to be settled."""
         try:
-            self._tell(Phase.CHECKING)
-            self._lock.hold_through(self._move.target)
-            xml = self._check()
-            self._define(xml)
+            if self._checked is None or self._clock.monotonic() - self._checked > CHECKED:
+                self._make_ready()
+            else:
+                self._lock.hold_through(self._move.target)
             self._stop()
             return self._start()
         except _Left as why:
@@ -127,12 +146,21 @@ class ColdMove:
 
     # -- before anything is stopped ------------------------------------------------------------------
 
-    def _check(self) -> str:
+    def _make_ready(self) -> None:
+        self._tell(Phase.CHECKING)
+        self._lock.hold_through(self._move.target)
+        begun = self._clock.monotonic()
+        self._define(*self._check())
+        self._checked = begun
+
+    def _check(self) -> tuple[str, bool]:
         """The VM runs on the source and nowhere else, every host says so, and the target can take it.
 
-        Returns the definition that the target lacks, empty when it has the same one already.
+        Returns the definition that the target lacks, empty when it has the same one already, and whether
+        libvirt would start the VM there by itself.
         """
         move = self._move
+        running = beside(self._session.running_now)
         snapshot = self._session.observe(plan=True, hosts=(move.source, move.target))
         source = snapshot.hosts[move.source]
         if isinstance(source, Silent):
@@ -141,7 +169,7 @@ class ColdMove:
             raise _Left(f"{move.source}: {source.libvirt_problem}")
         domain = source.domain(move.vm)
         images = frozenset() if domain is None else domain.images
-        trace = trace_of(move.vm, images, self._session.running_now())
+        trace = trace_of(move.vm, images, running())
         if trace.silent:
             raise _Left(trace.words())
         if trace.running_on == (move.target,):
@@ -165,16 +193,17 @@ class ColdMove:
         )
         return self._missing_definition(domain, snapshot)
 
-    def _missing_definition(self, domain: Domain, snapshot: Snapshot) -> str:
+    def _missing_definition(self, domain: Domain, snapshot: Snapshot) -> tuple[str, bool]:
         media = media_left_behind(subject(Census(snapshot), domain))
         wanted = domainxml.for_target(domain.xml, media)
         target = snapshot.hosts[self._move.target]
         present = target.domain(domain.vm) if isinstance(target, HostFacts) else None
-        if present is not None and domainxml.canonical(present.xml) == domainxml.canonical(wanted):
-            return ""
-        return wanted
+        if present is None:
+            return wanted, False
+        same = domainxml.canonical(present.xml) == domainxml.canonical(wanted)
+        return "" if same else wanted, present.autostart
 
-    def _define(self, xml: str) -> None:
+    def _define(self, xml: str, autostart: bool) -> None:
         move = self._move
         if xml:
             self._tell(Phase.DEFINING)
@@ -183,8 +212,9 @@ class ColdMove:
             with self._session.using(move.target) as ops:
                 if xml:
                     ops.define(xml)
-                # libvirt's autostart is blind to other hosts: after a reboot it would start a second one.
-                ops.autostart(move.vm.uuid, on=False)
+                if autostart:
+                    # libvirt's autostart is blind to other hosts: after a reboot it would start a second one.
+                    ops.autostart(move.vm.uuid, on=False)
         except (HostSilent, HostError) as error:
             raise _Left(f"could not be defined on {move.target}: {error}") from error
 

@@ -80,18 +80,18 @@ def look_patiently(
     rounds = 0
     while True:
         rounds += 1
-        begin = clock.monotonic()
-        trace = look(session, vm, images)
+        seen = session.running_round()
+        trace = trace_of(vm, images, seen.answers)
         now = clock.monotonic()
         good_for = QUICK if rounds <= QUICK_ROUNDS else MOMENT
-        if trace.evidence or (not trace.silent and now - begin <= good_for):
+        if trace.evidence or (not trace.silent and now - seen.begun <= good_for):
             return trace
         if now >= end:
             if trace.silent:
                 return trace
             raise Unknown(
-                f"{vm.name} is not proved to be off: the hosts took {now - begin:.1f} s to answer, and the "
-                f"first answers are too old after {MOMENT:.0f} s.",
+                f"{vm.name} is not proved to be off: the hosts took {now - seen.begun:.1f} s to answer, "
+                f"and the first answers are too old after {MOMENT:.0f} s.",
                 "Nothing was started. Run 'fab status' when the hosts are less busy.",
             )
         if trace.silent:

@@ -67,23 +67,38 @@ def carry_out(
         last[event.vm] = event
         notify(event)
 
-    def work(move: Move) -> Outcome | Rest[Outcome]:
-        carried = ColdMove(
+    carried = {
+        move: ColdMove(
             session, move, journal, clock=clock, notify=told, recheck=recheck, options=options, gate=gates
         )
+        for move in moves
+    }
+
+    def prepare(move: Move) -> None:
+        carried[move].prepare()
+
+    def work(move: Move) -> Outcome | Rest[Outcome]:
         # A VM that is merely being watched on its target does not keep the next one waiting.
-        return carried.stop_and_start() or Rest(carried.settle)
+        return carried[move].stop_and_start() or Rest(carried[move].settle)
 
     def left(move: Move) -> Outcome:
         told(Event(move.vm.name, Phase.LEFT, move.source, move.target, "interrupted"))
-        return Outcome(move, "left", move.source, detail="not begun: interrupted")
+        return carried[move].leave()
 
     def describe(move: Move) -> str:
         return f"{move.vm.name} ({move.source} to {move.target}): {last[move.vm.name].phase.value}"
 
     for move in moves:
         told(Event(move.vm.name, Phase.WAITING, move.source, move.target))
-    batch = Batch(moves, work, parallel=parallel, left=left, describe=describe, interrupted=interrupted)
+    batch = Batch(
+        moves,
+        work,
+        parallel=parallel,
+        left=left,
+        describe=describe,
+        interrupted=interrupted,
+        prepare=prepare,
+    )
     outcomes = batch.run()
     took = clock.monotonic() - begin
     after = session.observe()

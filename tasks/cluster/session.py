@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
+from tasks.cluster.clock import Clock
 from tasks.cluster.errors import HostError, HostSilent
 from tasks.cluster.hostops import HostOps
 from tasks.cluster.link import Connector
-from tasks.cluster.model import Inventory, RunningNow, Silent, Snapshot
+from tasks.cluster.model import HostFacts, Inventory, RunningNow, Silent, Snapshot
+from tasks.cluster.rounds import Round, Rounds
 
 #: Seconds within which a host must let us in, and answer the first question; together below the 10 s
 #: after which `status` has to say that it is silent.
@@ -28,13 +30,20 @@ class Session:
     Use it as a context manager. Nothing here decides; it asks, and says who did not answer.
     """
 
-    def __init__(self, inventory: Inventory, connector: Connector) -> None:
+    def __init__(self, inventory: Inventory, connector: Connector, clock: Clock | None = None) -> None:
         self.inventory = inventory
         self._connector = connector
         self._ops: dict[str, Future[HostOps]] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(
             max_workers=max(8, 2 * len(inventory.hosts)), thread_name_prefix="host"
+        )
+        clock = clock or Clock()
+        self._plans: Rounds[HostFacts | Silent] = Rounds(
+            lambda names: self.each(names, lambda h: h.observe(plan=True)), clock
+        )
+        self._running: Rounds[RunningNow | Silent] = Rounds(
+            lambda names: self.each(names, lambda h: h.running()), clock
         )
 
     def __enter__(self) -> Session:
@@ -111,9 +120,16 @@ class Session:
 
     def observe(self, *, plan: bool = False, hosts: Iterable[str] | None = None) -> Snapshot:
         """All hosts of the inventory (or those named) at this moment."""
-        seen = self.each(hosts or self.inventory.hosts, lambda h: h.observe(plan=plan))
-        return Snapshot(seen)
+        names = list(hosts or self.inventory.hosts)
+        if not plan:
+            return Snapshot(self.each(names, lambda h: h.observe(plan=False)))
+        answers = self._plans.ask(names).answers
+        return Snapshot({name: answers[name] for name in names})
 
     def running_now(self) -> Mapping[str, RunningNow | Silent]:
         """The light question, to every host of the inventory: who runs there now?"""
-        return self.each(self.inventory.hosts, lambda h: h.running())
+        return self.running_round().answers
+
+    def running_round(self) -> Round[RunningNow | Silent]:
+        """The same, and when the question was asked."""
+        return self._running.ask(self.inventory.hosts.keys())

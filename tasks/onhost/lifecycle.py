@@ -24,7 +24,6 @@ RUNNING = ("running", "idle")
 _POLL = 0.05
 #: libvirt notices within some 10 ms; asking it costs about 25 ms of a processor.
 _CONFIRM = 0.02
-_REFRESH = 5.0
 #: Seconds that libvirt gets to notice that a QEMU process has ended.
 _NOTICE = 15.0
 
@@ -43,6 +42,13 @@ def state(uuid: str) -> tuple[str, str] | None:
         if uuid in virsh.uuids(virsh.run("list", "--all", "--uuid")):
             raise
         return None
+
+
+def start(uuid: str, timeout: float) -> str:
+    """Start it; the state that it is in then."""
+    change("start", uuid, timeout=timeout)
+    # libvirt has just said so; to ask again would cost as much downtime as it takes.
+    return RUNNING[0] if processes.with_uuid(uuid) else state_after(uuid)
 
 
 def state_after(uuid: str) -> str:
@@ -72,18 +78,12 @@ def undefine(uuid: str, timeout: float) -> None:
 
 
 def watch(uuid: str, seconds: float) -> tuple[str, str]:
-    """State and reason after so many seconds, or as soon as it is not running any more."""
-    until = time.monotonic() + seconds
+    """State and reason after so many seconds, or as soon as its process has ended."""
     with _Ends(processes.with_uuid(uuid)) as ends:
-        while True:
-            found = state(uuid)
-            if found is None:
-                return state_after(uuid), "unknown"
-            left = until - time.monotonic()
-            if found[0] not in RUNNING or left <= 0:
-                return found
-            if ends.wait(min(left, 1.0)):
-                return _settle(uuid)
+        if ends.wait(seconds):
+            return _settle(uuid)
+    found = state(uuid)
+    return (state_after(uuid), "unknown") if found is None else found
 
 
 def _settle(uuid: str) -> tuple[str, str]:
@@ -118,7 +118,7 @@ def wait_off(
                     if ends.wait(min(1.0, until - time.monotonic())):
                         break
                     waited = round(time.monotonic() - begin, 3)
-                    event({"waited": waited, "state": asker.state, "asked": asker.asked})
+                    event({"waited": waited, "asked": asker.asked})
                 if seen and not ends.count:
                     ended_at = time.time()
             if ended_at is not None or not seen:
@@ -203,46 +203,29 @@ class _Ends:
 
 
 class _Asker:
-    """Asks the guest again and looks at its state now and then.
+    """Asks the guest again now and then.
 
     In a thread, for a hung guest agent or libvirtd must not delay the moment in which the end is seen.
     """
 
-    def __init__(self, uuid: str, ask_again: float | None, event: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, uuid: str, every: float | None, event: Callable[[dict[str, Any]], None]) -> None:
         self._uuid = uuid
-        self._every = ask_again
+        self._every = every
         self._event = event
         self._over = threading.Event()
-        self.state = ""
         self.asked = 0
 
     def __enter__(self) -> _Asker:
-        threading.Thread(target=self._run, daemon=True).start()
+        if self._every:
+            threading.Thread(target=self._run, args=(self._every,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
 
-    def _run(self) -> None:
-        begin = time.monotonic()
-        ask_at = begin + self._every if self._every else None
-        while True:
-            self._look()
-            pause = _REFRESH
-            if ask_at is not None:
-                pause = max(0.0, min(pause, ask_at - time.monotonic()))
-            if self._over.wait(pause):
-                return
-            if ask_at is not None and self._every and time.monotonic() >= ask_at:
-                self._ask()
-                ask_at = time.monotonic() + self._every
-
-    def _look(self) -> None:
-        try:
-            found = state(self._uuid)
-            self.state = "" if found is None else found[0]
-        except Problem as problem:
-            self.state = f"unknown: {problem.message}"
+    def _run(self, every: float) -> None:
+        while not self._over.wait(every):
+            self._ask()
 
     def _ask(self) -> None:
         if not processes.with_uuid(self._uuid):

@@ -16,7 +16,7 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     running       {mount}                           -> {at, domains, processes, files, store}
     look          {mount, paths}                    -> {files: {path: what it is}}
     dumpxml       {uuid, inactive, security}        -> {xml}
-    watch         {uuid, seconds}                   -> {state, reason}, early when it does not run any more
+    watch         {uuid, seconds}                   -> {state, reason}, early when its process ends
     define        {xml}                             -> {}
     undefine      {uuid}                            -> {}
     autostart     {uuid, on}                        -> {}
@@ -25,7 +25,7 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     destroy       {uuid, graceful}                  -> {state}
     wait_off      {uuid, timeout, ask_again: s or null}
                   -> {off, state, waited, ended_at: epoch or null};
-                     events {waited, state, asked} each second, {asked, problem} when asking again failed
+                     events {waited, asked} each second, {asked, problem} when asking again failed
     save_running  {write, path?}                    -> {before: names or null, after: names}
     note_running  {add, remove, path?}              -> {before, after}
     store.init    {mount}                           -> {store_id}
@@ -222,8 +222,7 @@ def _autostart(r: Request) -> Args:
 
 
 def _start(r: Request) -> Args:
-    lifecycle.change("start", r.uuid, timeout=r.for_change())
-    return {"state": lifecycle.state_after(r.uuid)}
+    return {"state": lifecycle.start(r.uuid, timeout=r.for_change())}
 
 
 def _watch(r: Request) -> Args:

@@ -311,7 +311,7 @@ class HostContract:
         assert (reply["off"], reply["state"]) == (False, "running")
         assert 3.4 <= reply["waited"] < 8.0
         assert len(events) >= 2
-        assert all(e["waited"] >= 0 and e["asked"] == 0 and "state" in e for e in events)
+        assert all(e["waited"] >= 0 and e["asked"] == 0 for e in events)
 
     def test_shutdown_ends_a_guest_that_listens(self, bench: Bench) -> None:
         vm = bench.add_vm("web", running=True, booted=True)

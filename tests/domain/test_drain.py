@@ -306,3 +306,26 @@ def test_drain_under_random_faults_keeps_the_law(seed: int) -> None:
         again = desk.type(drain, hosts=["vmhost1"], yes=True, timeout=10.0)
         assert again.code in (0, 1, 2, 3)
         sim.wait(120.0)
+
+
+def started_by_hand(sim: SimCluster, name: str, host: str) -> None:
+    """An admin moves the VM with virsh: off here, on there."""
+    sim["vmhost1"].destroy(name)
+    sim[host].start(name)
+
+
+@pytest.mark.parametrize("off_after", [5.0, 60.0])
+def test_what_happens_to_a_vm_between_its_check_and_its_turn_is_noticed(
+    sim: SimCluster, desk: Desk, off_after: float
+) -> None:
+    """The check made ahead is repeated when it is old; a young one is backed by the proof."""
+    with sim:
+        first = sim.add_vm("first", "vmhost1", behaviour=Behaviour(off_after=off_after))
+        second = sim.add_vm("second", "vmhost1", also_defined_on=["vmhost3"])
+        sim.after(off_after, lambda: started_by_hand(sim, "second", "vmhost3"))
+        ended = desk.type(drain, hosts=["vmhost1"], yes=True, parallel=1, to="vmhost2", json=True)
+        assert results(ended)["first"] == "moved", ended.text
+        assert results(ended)["second"] == "left"
+        assert sim.where(first) == ("vmhost2",)
+        assert sim.where(second) == ("vmhost3",)
+        assert sum(c.op == "shutdown" for c in sim.calls) == (2 if off_after < 10 else 1)

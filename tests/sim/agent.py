@@ -319,7 +319,7 @@ class Agent:
         self._libvirt(READ_TIME)
         end = self._scheduler.time + seconds
         state, reason = self._state_or_gone(uuid)
-        while state in ("running", "idle") and (left := end - self._scheduler.time) > 0:
+        while state != "shut off" and (left := end - self._scheduler.time) > 0:
             self.host.cluster.wait_for_change(self.host, left)
             self._alive()
             state, reason = self._state_or_gone(uuid)
@@ -351,7 +351,7 @@ class Agent:
                 return {"off": off, "state": state, "waited": now - begin, "ended_at": ended}
             if now - tick >= 1.0:
                 tick = now
-                emit({"waited": now - begin, "state": state, "asked": asked})
+                emit({"waited": now - begin, "asked": asked})
             if ask_again is not None and now - asked_at >= ask_again:
                 asked_at = now
                 asked += self._ask_again(uuid)

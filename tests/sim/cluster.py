@@ -145,7 +145,7 @@ class SimCluster:
 
     def session(self, laptop: Laptop | None = None, **changes: object) -> Session:
         """A session of the domain code with all hosts, from a laptop."""
-        return Session(self.inventory(**changes), (laptop or self.laptop).connector)
+        return Session(self.inventory(**changes), (laptop or self.laptop).connector, self.clock)
 
     # -- looking -------------------------------------------------------------------------------------
 

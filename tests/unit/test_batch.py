@@ -121,3 +121,54 @@ def test_second_ctrl_c_stops_now_and_names_what_is_open() -> None:
         batch(work, items=2, parallel=2).run()
     over.set()
     assert caught.value.code == 130
+
+
+def test_the_next_items_are_prepared_while_the_first_are_worked_on() -> None:
+    prepared: list[int] = []
+    two = threading.Event()
+
+    def prepare(item: int) -> None:
+        prepared.append(item)
+        if len(prepared) == 2:
+            two.set()
+
+    def work(item: int) -> str:
+        assert item in prepared
+        if item == 0:
+            assert two.wait(WAIT), "nothing was prepared ahead"
+        return f"done {item}"
+
+    made: Batch[int, str] = Batch(
+        range(5),
+        work,
+        parallel=1,
+        left=lambda item: f"left {item}",
+        describe=str,
+        interrupted=lambda: None,
+        prepare=prepare,
+    )
+    assert made.run() == tuple(f"done {item}" for item in range(5))
+    assert sorted(prepared) == list(range(5))
+
+
+def test_nothing_more_is_prepared_after_ctrl_c() -> None:
+    prepared: list[int] = []
+    begun, told = threading.Event(), threading.Event()
+
+    def work(item: int) -> str:
+        begun.set()
+        assert told.wait(WAIT)
+        return f"done {item}"
+
+    made: Batch[int, str] = Batch(
+        range(9),
+        work,
+        parallel=2,
+        left=lambda item: f"left {item}",
+        describe=str,
+        interrupted=told.set,
+        prepare=prepared.append,
+    )
+    press(begun)
+    assert made.run() == ("done 0", "done 1", *(f"left {item}" for item in range(2, 9)))
+    assert sorted(prepared) == [0, 1, 2, 3]
