@@ -15,6 +15,7 @@ from tasks.cluster.templates import render
 
 HOOK = "/etc/libvirt/hooks/qemu"
 PROGRAM = "/usr/local/sbin/vmfab-liveness"
+TEND = "/usr/local/sbin/vmfab-tend"
 UNIT = "vmfab-liveness.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 #: Stands between a new hook's writing and libvirtd's restart; a reboot ends it together with its reason.
@@ -100,7 +101,7 @@ def hook_text(inventory: Inventory, host: str) -> str:
 
 def wanted(inventory: Inventory, host: str) -> tuple[GuardFile, ...]:
     """All files of the guard, in the order in which they are written."""
-    program = render("vmfab-liveness.py.j2", host=host, mount=inventory.mount)
+    program = render("vmfab-liveness.py.j2", host=host, mount=inventory.mount, tend=TEND)
     unit = render("vmfab-liveness.service.j2", mount=inventory.mount, program=PROGRAM)
     return (
         GuardFile(PROGRAM, program, 0o755),

@@ -16,7 +16,7 @@ from tasks.cluster.templates import render
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"
 PYTHON = ("libvirt-qemu-hook.py.j2", "vmfab-liveness.py.j2")
-VALUES = {"host": "vmhost1", "mount": "/vmstorage", "running_vms": "/root/running_vms", "deadline": 20}
+VALUES = {"host": "vmhost1", "mount": "/vmstorage", "running_vms": "/root/running_vms", "deadline": 20, "tend": "/tend"}
 
 
 @pytest.mark.parametrize("name", PYTHON)
