@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from pathlib import Path
 
 from tasks.cluster.clock import Clock
 from tasks.cluster.errors import Failed, HostError, HostSilent, LinkLost, Refused
@@ -18,6 +19,7 @@ PROGRAM = "/usr/local/sbin/vmfab-liveness"
 TEND = "/usr/local/sbin/vmfab-tend"
 UNIT = "vmfab-liveness.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
+MIRROR = Path(__file__).resolve().parents[1] / "onhost/mirror.py"
 #: Stands between a new hook's writing and libvirtd's restart; a reboot ends it together with its reason.
 PENDING = "/run/vmfab/restart-libvirtd"
 #: In every file that the guard consists of; what lacks it is somebody else's.
@@ -90,13 +92,27 @@ class GuardPlan:
 
 def hook_text(inventory: Inventory, host: str) -> str:
     """The hook as it should be on a host."""
+    return rendered_hook(host, inventory.mount)
+
+
+def rendered_hook(
+    host: str, mount: str, *, running_vms: str = RUNNING_VMS, deadline: float = DEADLINE
+) -> str:
+    """The text of the hook."""
     return render(
         "libvirt-qemu-hook.py.j2",
         host=host,
-        mount=inventory.mount,
-        running_vms=RUNNING_VMS,
-        deadline=DEADLINE,
+        mount=mount,
+        running_vms=running_vms,
+        deadline=deadline,
+        mirror=mirror_part(),
     )
+
+
+def mirror_part() -> str:
+    """What the hook contains of tasks/onhost/mirror.py: all but its beginning, which the hook has already."""
+    source = MIRROR.read_text(encoding="utf-8")
+    return source[source.index("DEFINITIONS = ") :]
 
 
 def wanted(inventory: Inventory, host: str) -> tuple[GuardFile, ...]:
@@ -104,6 +120,7 @@ def wanted(inventory: Inventory, host: str) -> tuple[GuardFile, ...]:
     program = render("vmfab-liveness.py.j2", host=host, mount=inventory.mount, tend=TEND)
     unit = render("vmfab-liveness.service.j2", mount=inventory.mount, program=PROGRAM)
     return (
+        GuardFile(TEND, render("vmfab-tend.py.j2", hook=HOOK), 0o755),
         GuardFile(PROGRAM, program, 0o755),
         GuardFile(UNIT_FILE, unit, 0o644),
         GuardFile(HOOK, hook_text(inventory, host), 0o755),
