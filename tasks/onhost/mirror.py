@@ -42,7 +42,7 @@ def mirror_defined(top: int, host: str, path: str, *, starting: bool = False) ->
         return ""
     name, uuid = identity_of(text)
     # libvirt writes a warning above it.
-    xml = text[text.find("<domain") :]
+    xml = text[text.find("<domain") :].strip()
     if uuid and (starting or not owned_elsewhere(top, host, uuid)):
         mirror_version(top, host, uuid, name, xml, at=at, changed=None if starting else changed)
     return uuid
