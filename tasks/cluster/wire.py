@@ -39,7 +39,7 @@ def host_facts(host: str, reply: Mapping[str, Any]) -> HostFacts:
         domains=tuple(_domain(host, d, found) for d in require(reply, "domains", list)),
         processes=_processes(host, reply),
         cordons=tuple(cordon(text) for text in require(reply, "cordons", list)),
-        guarded=None if "guarded" not in reply else require(reply, "guarded", bool),
+        guard=None if "guard" not in reply else require(reply, "guard", str),
         running_vms=None if running is None else tuple(str(n) for n in running),
         bridges=_names(reply, "bridges"),
         networks=_names(reply, "networks"),
