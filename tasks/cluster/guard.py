@@ -106,7 +106,7 @@ def files(inventory: Inventory, host: str) -> tuple[OwnFile, ...]:
         OwnFile(TEND, render("vmfab-tend.py.j2", hook=HOOK), 0o755, mark=MARK),
         OwnFile(PROGRAM, program, 0o755, mark=MARK),
         OwnFile(UNIT_FILE, unit, 0o644, mark=MARK),
-        OwnFile(LOGROTATE, rotation, 0o644, ("logrotate", "-d"), mark=MARK),
+        OwnFile(LOGROTATE, rotation, 0o644, mark=MARK),
     )
 
 

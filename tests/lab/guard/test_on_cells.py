@@ -1,4 +1,4 @@
-"""What the guard sees to beside starts, with real libvirt: migrations that break, new disks, edits by hand."""
+"""What the guard sees to beside starts, with real libvirt: migrations that break, new disks, edits."""
 
 from __future__ import annotations
 
