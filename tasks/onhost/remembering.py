@@ -7,6 +7,7 @@ the host's problem by itself.
 from __future__ import annotations
 
 import os
+import threading
 
 from . import facts, mirror, store
 from .problem import Problem, absolute_of, text_of
@@ -33,12 +34,14 @@ def defined(where: Any, xml: str) -> None:
 
 
 def started(where: Any, uuid: str) -> None:
-    """Mirror what has just been started, unless the guard has done it."""
-    if facts.guard_version():
-        return
-    path = _file_of(uuid)
-    if path:
-        _on_store(where, lambda top, host: mirror.mirror_defined(top, host, path, starting=True))
+    """Mirror what has just been started, unless the guard has done it; nobody waits for that."""
+
+    def work() -> None:
+        path = "" if facts.guard_version() else _file_of(uuid)
+        if path:
+            _on_store(where, lambda top, host: mirror.mirror_defined(top, host, path, starting=True))
+
+    threading.Thread(target=work, daemon=True).start()
 
 
 def undefined(where: Any, uuid: str) -> None:
