@@ -169,7 +169,7 @@ def test_a_conflict_is_told_once(cluster: HookCluster, one: HookHost, two: HookH
         quiet()
     assert one.syslog.count("RUNS HERE") == 1
     assert "foreign.img is owned by vmhost2 (VM b" in one.syslog
-    assert any(" conflict of web (" in line for line in cluster.log)
+    assert any(" not claimed for web (" in line for line in cluster.log)
     assert cluster.owner("foreign.img") == "vmhost2"
 
 
