@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,26 +106,23 @@ def test_17_a_migration_whose_source_dies(guarded: Fab) -> None:
 
 def test_disks_plugged_in_and_overlays_are_claimed(guarded: Fab) -> None:
     lab = guarded.lab
-    images = lab.store / "images"
-    (images / "more.img").write_bytes(b"\0" * (1 << 20))
-    more, overlay = "/vmstorage/images/more.img", "/vmstorage/images/over.qcow2"
-    try:
-        lab.virsh(ONE, "attach-disk", "web", more, "vdb", "--live", "--targetbus", "virtio")
-        until(lambda: "more.img" in owners(lab), 30, "the claim of the disk")
-        xml = lab.xml("thief", image_of="more")
-        lab.define_vm(TWO, xml)
-        assert "more.img is owned by vmhost1 (VM web" in refusal(lab, TWO, "thief")
-        words = ("--disk-only", "--no-metadata", "--diskspec", "vda,snapshot=no")
-        lab.virsh(ONE, "snapshot-create-as", "web", "s", *words, "--diskspec", f"vdb,file={overlay}")
-        until(lambda: "over.qcow2" in owners(lab), 30, "the claim of the overlay")
-        lab.virsh(ONE, "destroy", "web")
-        assert owners(lab) == {}
-    finally:
-        for path in ("more.img", "over.qcow2"):
-            (images / path).unlink(missing_ok=True)
+    # Not beside the guests' own disks: those are looked at as such.
+    (lab.store / "extra").mkdir()
+    (lab.store / "extra/more.img").write_bytes(b"\0" * (1 << 20))
+    more, overlay = "/vmstorage/extra/more.img", "/vmstorage/extra/over.qcow2"
+    plug = ("--live", "--targetbus", "virtio", "--subdriver", "raw")
+    lab.virsh(ONE, "attach-disk", "web", more, "vdb", *plug)
+    until(lambda: "more.img" in owners(lab), 30, "the claim of the disk")
+    lab.define_vm(TWO, lab.xml("thief").replace("/vmstorage/images/thief.img", more))
+    assert "more.img is owned by vmhost1 (VM web" in refusal(lab, TWO, "thief")
+    words = ("--disk-only", "--no-metadata", "--diskspec", "vda,snapshot=no")
+    lab.virsh(ONE, "snapshot-create-as", "web", "s", *words, "--diskspec", f"vdb,file={overlay}")
+    until(lambda: "over.qcow2" in owners(lab), 30, "the claim of the overlay")
+    lab.virsh(ONE, "destroy", "web")
+    assert owners(lab) == {}
 
 
-def test_definitions_are_mirrored_whoever_types(guarded: Fab, tmp_path: Path) -> None:
+def test_definitions_are_mirrored_whoever_types(guarded: Fab) -> None:
     lab = guarded.lab
     uuid = guarded.uuid("web")
 
