@@ -10,7 +10,8 @@ from tasks.cli.context import Operator
 from tasks.cluster import adoption, guard, hostsetup
 from tasks.cluster.adoption import Adoption
 from tasks.cluster.errors import HostError, Refused, Unknown
-from tasks.cluster.hostsetup import Plan, Step
+from tasks.cluster.hostops import HostOps
+from tasks.cluster.hostsetup import Plan
 from tasks.cluster.model import Inventory, Silent, Snapshot
 from tasks.cluster.session import Session
 
@@ -19,7 +20,7 @@ def install(op: Operator, *, dry_run: bool) -> int:
     """Install the guard on the operator's hosts, and adopt the VMs that run there."""
     with op.session() as session:
         adoptions = _adoptions(op, session)
-        plans = _plans(op, session, guard.step)
+        plans = _plans(op, session, guard.plan)
         _show_adoptions(op, adoptions)
         todo = [plan for plan in plans if plan.changes]
         wanted = [one for one in adoptions if one.result == "adopt"]
@@ -38,7 +39,7 @@ def install(op: Operator, *, dry_run: bool) -> int:
 def remove(op: Operator, *, dry_run: bool) -> int:
     """Take the guard away from the operator's hosts."""
     with op.session() as session:
-        todo = [plan for plan in _plans(op, session, guard.removal) if plan.changes]
+        todo = [plan for plan in _plans(op, session, guard.plan_removal) if plan.changes]
         if dry_run or not todo:
             return 0
         names = ", ".join(plan.host for plan in todo)
@@ -47,12 +48,12 @@ def remove(op: Operator, *, dry_run: bool) -> int:
         return 0
 
 
-def _plans(op: Operator, session: Session, step: Callable[[Inventory, str], Step]) -> list[Plan]:
+def _plans(op: Operator, session: Session, look: Callable[[HostOps, Inventory], Plan]) -> list[Plan]:
     """Look at all hosts of -H, and show what is to be done on each."""
     plans = []
     for host in op.hosts:
         with session.using(host) as ops:
-            plans.append(hostsetup.plan(ops, step(op.inventory, host)))
+            plans.append(look(ops, op.inventory))
     for plan in plans:
         if plan.changes:
             settingup.show(op, plan)

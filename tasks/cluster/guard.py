@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tasks.cluster import hostsetup
 from tasks.cluster.clock import Clock
 from tasks.cluster.errors import Failed, HostError, HostSilent, LinkLost
 from tasks.cluster.hostops import HostOps
-from tasks.cluster.hostsetup import AlreadySo, Change, Finding, NoFile, OwnFile, Step
+from tasks.cluster.hostsetup import AlreadySo, Change, Finding, NoFile, OwnFile, Plan, Step
 from tasks.cluster.model import HostFacts, Inventory
 from tasks.cluster.templates import FOLDER, render
 
@@ -83,11 +84,11 @@ def _sources() -> str:
 
 def state_on(facts: HostFacts, inventory: Inventory) -> str | None:
     """absent, present, or outdated: not what host.guard would write now. None when the host did not say."""
-    if facts.guard is None:
+    if facts.guarded is None:
         return None
-    if not facts.guard:
+    if not facts.guarded:
         return "absent"
-    return "present" if facts.guard == version(facts.host, inventory.mount) else "outdated"
+    return "present" if facts.guard_version == version(facts.host, inventory.mount) else "outdated"
 
 
 def mirror_part() -> str:
@@ -125,6 +126,16 @@ def removal(inventory: Inventory, host: str) -> Step:
         "removal of the guard",
         (NothingOwned(hook), NoService(), *(NoFile(path, MARK) for path in paths), HookIsForgotten(hook)),
     )
+
+
+def plan(ops: HostOps, inventory: Inventory) -> Plan:
+    """What `host.guard` would change on a host. Raises Refused when a file of somebody else is in the way."""
+    return hostsetup.plan(ops, step(inventory, ops.host))
+
+
+def plan_removal(ops: HostOps, inventory: Inventory) -> Plan:
+    """What takes the guard away from a host. Raises Refused for a file of somebody else in its place."""
+    return hostsetup.plan(ops, removal(inventory, ops.host))
 
 
 # -- wishes --------------------------------------------------------------------------------------------------

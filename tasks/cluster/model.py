@@ -184,9 +184,10 @@ class HostFacts:
     processes: tuple[QemuProcess, ...]
     #: cordons found on the store as this host sees it
     cordons: tuple[Cordon, ...] = ()
-    #: the version of vmfab's hook, which stands in libvirt's way of a start; "" when there is none, "edited"
-    #: when somebody has changed it, None when the host did not say
-    guard: str | None = None
+    #: whether vmfab's hook stands in libvirt's way of a start; None when the host did not say
+    guarded: bool | None = None
+    #: which guard that is: its version, or "edited" when somebody has changed the hook
+    guard_version: str = ""
     #: None when the file does not exist
     running_vms: tuple[str, ...] | None = None
     bridges: frozenset[str] = frozenset()
@@ -311,7 +312,7 @@ class Snapshot:
 
     def unguarded(self) -> tuple[str, ...]:
         """Hosts on which libvirt starts VMs without asking anybody."""
-        return tuple(facts.host for facts in self.facts() if facts.guard == "")
+        return tuple(facts.host for facts in self.facts() if facts.guarded is False)
 
     def where_running(self, vm: Vm) -> tuple[Domain, ...]:
         return tuple(d for d in self.running() if d.vm.uuid == vm.uuid or d.vm.name == vm.name)

@@ -22,7 +22,8 @@ _machines: list[str] = []
 def observe(mount: str, *, plan: bool) -> dict[str, Any]:
     """The answer to `observe`. What libvirt or the store cannot tell is named as their problem."""
     facts: dict[str, Any] = {"at": time.time(), "boot_id": boot_id(), "machines": []}
-    facts["guard"] = guard_version()
+    facts["guard_version"] = guard_version()
+    facts["guarded"] = bool(facts["guard_version"])
     facts.update(_load(), running_vms=runninglist.read(runninglist.PATH), bridges=_bridges())
     table = mounts.table()
     libvirt, machines, facts["store"] = children.together(

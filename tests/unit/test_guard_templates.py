@@ -81,7 +81,9 @@ def test_the_guard_tells_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def told(text: str, mode: int = 0o755) -> str | None:
         hook.write_text(text)
         hook.chmod(mode)
-        return guard.state_on(replace(observed.host("vmhost1"), guard=facts.guard_version()), inventory)
+        said = facts.guard_version()
+        seen = replace(observed.host("vmhost1"), guarded=bool(said), guard_version=said)
+        return guard.state_on(seen, inventory)
 
     text = guard.hook_text(inventory, "vmhost1")
     assert told(text) == "present"

@@ -108,7 +108,12 @@ def test_hosts_without_the_guard_or_with_another_are_named() -> None:
         inventory = sim.inventory()
     own = guard.version("vmhost1", inventory.mount)
     told = {"vmhost1": own, "vmhost2": "edited", "vmhost3": ""}
-    snapshot = Snapshot({name: replace(observed.host(name), guard=text) for name, text in told.items()})
+    snapshot = Snapshot(
+        {
+            name: replace(observed.host(name), guarded=bool(text), guard_version=text)
+            for name, text in told.items()
+        }
+    )
     out = io.StringIO()
     operator = Operator(output=Output(Stream(out), Stream(io.StringIO())), inventory=inventory)
     guarding.note_unguarded(operator, snapshot)
