@@ -28,7 +28,11 @@ def tending(*hosts: HookHost, silence: float = 0.5) -> Iterator[None]:
     for host in hosts:
         program = host.disk / "vmfab-tend"
         text = render("vmfab-tend.py.j2", hook=str(host.hook))
-        text = text.replace("PAUSE = 5.0", "PAUSE = 0.1").replace("SILENCE = 20.0", f"SILENCE = {silence}")
+        text = (
+            text.replace("PAUSE = 5.0", "PAUSE = 0.1")
+            .replace("LOOK = 15.0", "LOOK = 0.1")
+            .replace("SILENCE = 20.0", f"SILENCE = {silence}")
+        )
         program.write_text(text)
         program.chmod(0o755)
         processes.append(subprocess.Popen([*host.prefix, program]))
