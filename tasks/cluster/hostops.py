@@ -76,9 +76,17 @@ class HostOps:
         reply = self._call("store.read", deadline=READ, mount=self._mount, path=path)
         return None if reply["text"] is None else str(reply["text"])
 
-    def store_read_dir(self, folder: str) -> dict[str, str]:
-        """All files of a folder below MOUNT/.vmfab, by name; empty when the folder does not exist."""
-        reply = self._call("store.read_dir", deadline=READ, mount=self._mount, path=folder)
+    def store_list(self, folder: str) -> tuple[str, ...]:
+        """The names in a folder below MOUNT/.vmfab, sorted; none when it does not exist."""
+        reply = self._call("store.list", deadline=READ, mount=self._mount, path=folder)
+        return tuple(str(name) for name in reply["names"])
+
+    def store_read_dir(self, folder: str, *, unless: str = "") -> dict[str, str]:
+        """All files of a folder below MOUNT/.vmfab, by name; empty when the folder does not exist.
+
+        With `unless`, those whose last line contains it are left out.
+        """
+        reply = self._call("store.read_dir", deadline=READ, mount=self._mount, path=folder, unless=unless)
         return {str(name): str(text) for name, text in reply["files"].items()}
 
     def file_read(self, path: str) -> HostFile:
@@ -151,7 +159,7 @@ class HostOps:
         self._call("store.append", deadline=READ, mount=self._mount, path=path, text=text)
 
     def store_remove(self, path: str) -> None:
-        """Remove a file below MOUNT/.vmfab; already gone is fine."""
+        """Remove a file below MOUNT/.vmfab; already gone is fine. Of locks only an operation's, by its holder."""
         self._call("store.remove", deadline=READ, mount=self._mount, path=path)
 
     def store_lock(self, path: str, holder: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import uuid as uuids
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tasks.cluster import domainxml
 from tasks.cluster.errors import HostError, HostSilent, LinkLost
 from tasks.cluster.hostfiles import Ended, HostFile
 from tasks.cluster.hostops import HostOps
-from tasks.cluster.model import OFF, Domain, HostFacts, Vm
+from tasks.cluster.model import OFF, Domain, HostFacts, OpenOperation, Vm
 from tests.contract.bench import HOST, OTHER, Bench
 
 NOBODY = "00000000-1111-4222-8333-444444444444"
@@ -479,7 +480,9 @@ class HostContract:
         for taker in (ops, same_host, other):
             with refused("locked") as raised:
                 taker.store_lock("locks/vm-1", {"by": "bob"})
-            assert json.loads(raised.value.detail) == {"by": "ada"}
+            told = json.loads(raised.value.detail)
+            assert (told.pop("host"), told) == (HOST, {"by": "ada", "pid": told["pid"]})
+            assert isinstance(told["pid"], int)
         other.store_lock("locks/vm-2", {"by": "bob"})
         ops.store_unlock("locks/vm-1")
         other.store_lock("locks/vm-1", {"by": "bob"})
@@ -499,6 +502,30 @@ class HostContract:
     def test_lock_files_stay(self, bench: Bench) -> None:
         with refused("bad-request"):
             bench.open().store_remove("locks/vm-1")
+
+    def test_an_operation_is_seen_until_its_lock_file_is_removed(self, bench: Bench) -> None:
+        ops, other = bench.open(), bench.open(OTHER)
+        assert other.observe().operations == ()
+        ops.store_lock("locks/op-1", {"by": "ada", "command": "fab -H x drain", "at": 5.0})
+        under_way = OpenOperation("1", True, "fab -H x drain", "ada", 5.0)
+        assert other.observe().operations == ops.observe().operations == (under_way,)
+        ops.store_unlock("locks/op-1")
+        assert other.observe().operations == (replace(under_way, held=False),)
+        other.store_lock("locks/op-1", {"by": "bob"})
+        assert ops.observe().operations == (OpenOperation("1", True),)
+        other.store_remove("locks/op-1")
+        other.store_unlock("locks/op-1")
+        assert ops.observe().operations == ()
+        assert taken(ops, "locks/op-1")
+
+    def test_a_folder_without_the_files_that_have_ended(self, bench: Bench) -> None:
+        ops = bench.open()
+        ops.store_write("moves/a.json", "plan\nend\n")
+        ops.store_write("moves/b.json", "end\nplan\n")
+        ops.store_write("moves/c.json", "")
+        assert ops.store_list("moves") == ("a.json", "b.json", "c.json")
+        assert ops.store_list("nothing") == ()
+        assert set(ops.store_read_dir("moves", unless="end")) == {"b.json", "c.json"}
 
     # -- trouble -------------------------------------------------------------------------------------
 

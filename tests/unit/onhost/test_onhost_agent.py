@@ -245,10 +245,10 @@ def test_a_lock_given_back_during_a_change_is_free_at_once(
     agent = changed(started, f"store.FOLDER = '{folder}'; virsh._ENV['PATH'] = '{tmp_path}:/usr/bin:/bin'")
     try:
         lock = {"mount": MOUNT, "path": "locks/x"}
-        assert agent.call("store.lock", **lock, holder="")["ok"] == {}
+        assert agent.call("store.lock", **lock, holder="{}")["ok"] == {}
         agent.send("start", uuid=uuid)
         assert agent.call("store.unlock", **lock)["ok"] == {}
-        assert agent.call("store.lock", **lock, holder="")["ok"] == {}
+        assert agent.call("store.lock", **lock, holder="{}")["ok"] == {}
     finally:
         shutil.rmtree(f"{MOUNT}/{folder}", ignore_errors=True)
 
