@@ -159,7 +159,10 @@ class HostOps:
         self._call("store.append", deadline=READ, mount=self._mount, path=path, text=text)
 
     def store_remove(self, path: str) -> None:
-        """Remove a file below MOUNT/.vmfab; already gone is fine. Of locks only an operation's, by its holder."""
+        """Remove a file below MOUNT/.vmfab; already gone is fine.
+
+        Lock files stay, except those of operations, which their holder removes.
+        """
         self._call("store.remove", deadline=READ, mount=self._mount, path=path)
 
     def store_lock(self, path: str, holder: Mapping[str, Any]) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tasks.cluster.clock import Clock
@@ -20,31 +19,58 @@ from tasks.cluster.sharedstore import SharedStore
 
 FOLDER = "moves"
 
+#: What the last line of a journal contains when its operation has ended.
+END = '"line": "end"'
+
 
 class Journal:
-    """Appends the lines of one operation. Safe to use from several threads."""
+    """Appends the lines of one operation. Safe to use from several threads.
 
-    def __init__(self, store: SharedStore, operation: Operation, clock: Clock) -> None:
+    `operation` is who works on it now; `id` names the journal when another operation began it. `announced`
+    is called after each announcement of a step.
+    """
+
+    def __init__(
+        self,
+        store: SharedStore,
+        operation: Operation,
+        clock: Clock,
+        *,
+        id: str = "",
+        announced: Callable[[], None] = lambda: None,
+    ) -> None:
         self.operation = operation
+        self.id = id or operation.id
         self._store = store
         self._clock = clock
+        self._announced = announced
         self._lock = threading.Lock()
         self._pending: list[str] = []
 
     @property
     def path(self) -> str:
-        return f"{FOLDER}/{self.operation.id}.json"
+        return path_of(self.id)
 
-    def plan(self, moves: Iterable[Move]) -> None:
-        """Write the first line. Raises Failed when no host can write: then nothing must begin."""
-        entries = [
-            {"uuid": m.vm.uuid, "vm": m.vm.name, "source": m.source, "target": m.target} for m in moves
-        ]
-        self._write("plan", {**self.operation.holder(), "moves": entries})
+    def plan(self, moves: Iterable[Move], *, kind: str, options: Mapping[str, bool] | None = None) -> None:
+        """Write the first line. Raises Failed when no host can write: then nothing must begin.
 
-    def before(self, move: Move, step: str) -> None:
-        """Announce a step, durably. Raises Failed when no host can write it."""
-        self._write("before", {**_names(move), "step": step})
+        `kind` is the command: migrate, drain, undrain or evacuate; `options` are those of `MoveOptions`.
+        """
+        entries = [{**_names(m), "shutdown_timeout": m.shutdown_timeout} for m in moves]
+        head = {**self.operation.holder(), "kind": kind, "options": dict(options or {})}
+        self._write("plan", {**head, "moves": entries})
+
+    def resumed(self) -> None:
+        """Write that another operation goes on with this one. Raises Failed when no host can write."""
+        self._write("resume", self.operation.holder())
+
+    def before(self, move: Move, step: str, **facts: bool) -> None:
+        """Announce a step, durably. Raises Failed when no host can write it.
+
+        `facts` are what is known now and cannot be seen any more afterwards.
+        """
+        self._write("before", {**_names(move), "step": step, **facts})
+        self._announced()
 
     def after(self, move: Move, step: str, seen: str) -> None:
         """Report what a step led to; written with the next announcement."""
@@ -80,50 +106,9 @@ class Journal:
             self._pending.clear()
 
 
+def path_of(operation_id: str) -> str:
+    return f"{FOLDER}/{operation_id}.json"
+
+
 def _names(move: Move) -> dict[str, str]:
     return {"uuid": move.vm.uuid, "vm": move.vm.name, "source": move.source, "target": move.target}
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A journal as read back. `moves` are the planned ones; `started` the UUIDs whose start was announced."""
-
-    id: str
-    command: str
-    by: str
-    at: float
-    moves: tuple[Mapping[str, str], ...]
-    started: frozenset[str]
-    results: Mapping[str, str]
-    ended: bool
-
-
-def read(operation_id: str, text: str) -> Record:
-    """Understand a journal's text; a last line cut short by a crash is passed over.
-
-    Raises ValueError when it has no plan line or another line is damaged.
-    """
-    lines = text.splitlines()
-    parsed: list[dict[str, Any]] = []
-    for number, line in enumerate(lines):
-        try:
-            parsed.append(json.loads(line))
-        except ValueError:
-            if number != len(lines) - 1 or text.endswith("\n"):
-                raise ValueError(f"journal {operation_id}: line {number + 1} is damaged") from None
-    plans = [p for p in parsed if p.get("line") == "plan"]
-    if not plans:
-        raise ValueError(f"journal {operation_id}: has no plan")
-    head = plans[0]
-    return Record(
-        id=operation_id,
-        command=str(head["command"]),
-        by=str(head["by"]),
-        at=float(head["at"]),
-        moves=tuple(head["moves"]),
-        started=frozenset(
-            p["uuid"] for p in parsed if p.get("line") == "before" and p.get("step") == "start"
-        ),
-        results={p["uuid"]: p["result"] for p in parsed if p.get("line") == "outcome"},
-        ended=any(p.get("line") == "end" for p in parsed),
-    )

@@ -62,6 +62,8 @@ class Inventory:
     #: seconds before a shutdown becomes a destroy: cluster-wide, and by VM name or glob pattern
     shutdown_timeout: float = 180.0
     shutdown_timeouts: Mapping[str, float] = field(default_factory=dict)
+    #: days for which the journals of ended operations are kept
+    journal_days: int = 400
     #: an OpenSSH client configuration to use instead of ~/.ssh/config; empty for the usual one
     ssh_config: str = ""
     #: group name -> its cluster hosts, in file order; groups without any are left out

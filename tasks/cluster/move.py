@@ -250,7 +250,7 @@ class ColdMove:
         self._journal.after(move, Step.SHUTDOWN.value, stopped.how)
 
     def _announce_stop(self, step: str) -> None:
-        self._journal.before(self._move, Step(step).value)
+        self._journal.before(self._move, Step(step).value, autostart=self._autostart)
         self._stopping = True
 
     # -- start ---------------------------------------------------------------------------------------
@@ -399,10 +399,13 @@ class ColdMove:
             detail=detail,
             warnings=tuple(self._warnings),
         )
-        self._book(lambda: self._journal.outcome(outcome))
+        self._book(lambda: self._keep(outcome))
         self._lock.release()
         self._tell(_PHASE_OF[result], detail)
         return outcome
+
+    def _keep(self, outcome: Outcome) -> None:
+        self._journal.outcome(outcome)
 
     def _tell(self, phase: Phase, detail: str = "") -> None:
         self._notify(Event(self._move.vm.name, phase, self._move.source, self._move.target, detail))

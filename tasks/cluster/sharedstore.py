@@ -25,9 +25,22 @@ class SharedStore:
         self._hosts = list(hosts)
         self._lock = threading.Lock()
 
-    def read_folder(self, folder: str) -> dict[str, str]:
-        """All files of a folder, by name; empty when the folder does not exist."""
-        return self._through(lambda ops: ops.store_read_dir(folder))
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts through which it is reached, the one that was able last first."""
+        with self._lock:
+            return tuple(self._hosts)
+
+    def names(self, folder: str) -> tuple[str, ...]:
+        """The names in a folder, sorted; none when it does not exist."""
+        return self._through(lambda ops: ops.store_list(folder))
+
+    def read_folder(self, folder: str, *, unless: str = "") -> dict[str, str]:
+        """All files of a folder, by name; empty when the folder does not exist.
+
+        With `unless`, those whose last line contains it are left out.
+        """
+        return self._through(lambda ops: ops.store_read_dir(folder, unless=unless))
 
     def read(self, path: str) -> str | None:
         return self._through(lambda ops: ops.store_read(path))

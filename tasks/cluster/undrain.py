@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.cluster import journal
+from tasks.cluster import record
 from tasks.cluster.errors import Refused
+from tasks.cluster.journal import path_of
 from tasks.cluster.model import Cordon, Snapshot, Vm
 from tasks.cluster.sharedstore import SharedStore
 
@@ -29,7 +30,7 @@ class WayBack:
     stays: tuple[Stays, ...]
 
 
-def records_of(store: SharedStore, cordon: Cordon) -> tuple[journal.Record, ...]:
+def records_of(store: SharedStore, cordon: Cordon) -> tuple[record.Record, ...]:
     """The journals of the drains under this cordon, oldest first.
 
     Raises Refused when a journal is gone or damaged (what it moved would be forgotten), Failed when the
@@ -37,26 +38,26 @@ def records_of(store: SharedStore, cordon: Cordon) -> tuple[journal.Record, ...]
     """
     records = []
     for drain in cordon.drains:
-        text = store.read(f"{journal.FOLDER}/{drain}.json")
+        text = store.read(path_of(drain))
         if text is None:
             raise Refused(f"The journal of drain {drain} is gone from the store.", _BY_HAND)
         try:
-            records.append(journal.read(drain, text))
+            records.append(record.read(drain, text))
         except ValueError as error:
             raise Refused(f"{str(error).capitalize()}.", _BY_HAND) from error
     return tuple(records)
 
 
-def way_back(snapshot: Snapshot, host: str, records: Sequence[journal.Record]) -> WayBack:
+def way_back(snapshot: Snapshot, host: str, records: Sequence[record.Record]) -> WayBack:
     """What the drains of `host` moved away and is still where they put it, as the cluster is now.
 
     A VM counts as moved by a drain when its start on the target was announced; where it really is, is
     observed: only one that runs where the drain put it is brought back.
     """
     put: dict[str, tuple[Vm, str]] = {}
-    for record in records:
-        for move in record.moves:
-            if move["source"] == host and move["uuid"] in record.started:
+    for one in records:
+        for move in one.moves:
+            if move["source"] == host and move["uuid"] in one.started:
                 put[move["uuid"]] = (Vm(move["uuid"], move["vm"]), move["target"])
     vms: list[Vm] = []
     stays: list[Stays] = []

@@ -203,7 +203,9 @@ def test_a_lock_lasts_as_long_as_its_agent(started: list[subprocess.Popen[bytes]
         lock: dict[str, Any] = {"mount": MOUNT, "path": "locks/vm-1"}
         assert first.call("store.lock", **lock, holder='{"by": "first"}')["ok"] == {}
         refused = second.call("store.lock", **lock, holder='{"by": "second"}')["error"]
-        assert refused == {"kind": "locked", "message": '{"by": "first"}'}
+        assert refused["kind"] == "locked"
+        told = json.loads(refused["message"])
+        assert told == {"by": "first", "host": os.uname().nodename, "pid": first.process.pid}
         first.process.kill()
         first.ended()
         wait_until(lambda: "ok" in second.call("store.lock", **lock, holder='{"by": "second"}'))
