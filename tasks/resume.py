@@ -23,9 +23,7 @@ SCHEMA = 1
 PARALLEL = 4
 
 
-@vmtask(
-    Hosts.NONE, positional=["operation"], help={"operation": "Only this one; the start of its ID will do."}
-)
+@vmtask(Hosts.NONE, may_name="operation", help={"operation": "Only this one; the start of its ID will do."})
 def resume(
     op: Operator,
     operation: str = "",

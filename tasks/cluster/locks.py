@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+from tasks.cluster.clock import Clock
 from tasks.cluster.errors import HostError, HostSilent, Refused
 from tasks.cluster.hostops import HostOps
 from tasks.cluster.model import Vm
 from tasks.cluster.operation import Operation
 from tasks.cluster.session import Session
+
+T = TypeVar("T")
+
+#: Seconds that a change takes at most which libvirt was asked for (see hostops.CHANGE).
+LAST_WORD = 65.0
 
 
 class Locked(Refused):
@@ -92,6 +98,23 @@ def host_lock(session: Session, host: str, through: str, operation: Operation) -
         yield
     finally:
         lock.release()
+
+
+def take_after(take: Callable[[], T], gone: Collection[str], clock: Clock, waiting: Callable[[], None]) -> T:
+    """Take a lock that operations which are `gone` may still hold for a moment; what `take` returns.
+
+    A host that is still carrying out what it was asked for last keeps the locks of who asked. `waiting` is
+    called before each pause. Raises Locked when it is somebody else's, or after `LAST_WORD` seconds.
+    """
+    end = clock.monotonic() + LAST_WORD
+    while True:
+        try:
+            return take()
+        except Locked as error:
+            if error.operation not in gone or clock.monotonic() >= end:
+                raise
+            waiting()
+            clock.sleep(0.5)
 
 
 def describe_holder(text: str) -> str:

@@ -63,6 +63,7 @@ KINDS = (
     "other-store",
     "stray-process",
     "not-running",
+    "interrupted",
     "cordoned",
 )
 
@@ -130,6 +131,7 @@ def findings(
         *_images_twice(snapshot),
         *(f for host in snapshot.hosts.values() for f in _of_host(host)),
         *_different_stores(snapshot.facts()),
+        *_interrupted(snapshot),
         *_cordoned(cordons),
     ]
     return tuple(sorted(found, key=lambda f: KINDS.index(f.kind)))
@@ -275,6 +277,19 @@ def _different_stores(hosts: Sequence[HostFacts]) -> list[Finding]:
             advice=f"On {group[0]}: findmnt, and look at the iSCSI session.",
         )
         for group in groups[1:]
+    ]
+
+
+def _interrupted(snapshot: Snapshot) -> list[Finding]:
+    return [
+        Finding(
+            "interrupted",
+            f"'{one.command}' by {one.by} was interrupted" if one.command else "A command was interrupted",
+            advice="To finish or undo what it left: fab resume",
+            at=one.at,
+        )
+        for one in snapshot.operations()
+        if not one.held
     ]
 
 

@@ -57,6 +57,8 @@ class Record:
     ended_at: float | None = None
     #: who went on with it after it was interrupted, in their order
     resumed_by: tuple[str, ...] = ()
+    #: the operations that worked on it: itself, and those that resumed it
+    operations: frozenset[str] = frozenset()
 
     @property
     def started(self) -> frozenset[str]:
@@ -81,6 +83,7 @@ class _Lines:
     steps: dict[str, list[Announced]] = field(default_factory=dict)
     outcomes: dict[str, Ended] = field(default_factory=dict)
     resumed_by: dict[str, None] = field(default_factory=dict)
+    operations: set[str] = field(default_factory=set)
 
     def take(self, line: Mapping[str, Any]) -> None:
         if line.get("line") == "before":
@@ -100,6 +103,7 @@ class _Lines:
             )
         elif line.get("line") == "resume":
             self.resumed_by[str(line["by"])] = None
+            self.operations.add(str(line["operation"]))
 
 
 def read(operation_id: str, text: str) -> Record:
@@ -144,6 +148,7 @@ def _record(operation_id: str, head: Mapping[str, Any], parsed: list[dict[str, A
         ended=ended,
         ended_at=float(parsed[-1]["t"]) if ended else None,
         resumed_by=tuple(lines.resumed_by),
+        operations=frozenset({operation_id, *lines.operations}),
     )
 
 

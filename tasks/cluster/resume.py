@@ -14,7 +14,7 @@ from tasks.cluster.errors import HostError, HostSilent, Refused
 from tasks.cluster.events import Notify
 from tasks.cluster.interrupted import Action, Case, Interrupted
 from tasks.cluster.journal import Journal, path_of
-from tasks.cluster.locks import host_lock
+from tasks.cluster.locks import host_lock, take_after
 from tasks.cluster.model import Move, Outcome, Refusal, Snapshot
 from tasks.cluster.move import Gate, MoveOptions
 from tasks.cluster.operation import Operation
@@ -71,7 +71,7 @@ def resume(
     try:
         with ExitStack() as held:
             for host in _hosts(record):
-                held.enter_context(_locked(session, host, operation))
+                held.enter_context(_locked(session, host, operation, record, clock))
             if store.read(path_of(record.id)) != item.text:
                 raise Refused(
                     f"Somebody went on with '{record.command}' meanwhile.", "Run 'fab resume' again."
@@ -133,8 +133,8 @@ def _go_on(
             interrupted=interrupted,
         )
         outcomes, stopped = result.outcomes, result.interrupted
-    settled = frozenset(o.move.vm.uuid for o in outcomes if _as_wished(cases[o.move], o))
-    closed = all(taken[c.move.vm.uuid].closed if c.move.vm.uuid in taken else False for c in cases.values())
+    settled = frozenset(uuid for uuid, one in taken.items() if _as_wished(one.case, _of(outcomes, uuid)))
+    closed = all(case.move.vm.uuid in taken and taken[case.move.vm.uuid].closed for case in item.changing)
     looks = any(case.action in (Action.LOOK, Action.TWICE) for case in item.cases)
     if not closed or looks or any(o.result in OPEN for o in outcomes):
         return Resumed(outcomes, settled, False, stopped, lock.warnings)
@@ -180,6 +180,10 @@ def made_for(
 _CLOSED = (Action.AS_IT_IS, Action.LEAVE_OFF)
 
 
+def _of(outcomes: Sequence[Outcome], uuid: str) -> Outcome:
+    return next(o for o in outcomes if o.move.vm.uuid == uuid)
+
+
 def _as_wished(case: Case, outcome: Outcome) -> bool:
     if case.action in (Action.BACK, Action.RETURN):
         return outcome.result == "back"
@@ -194,11 +198,15 @@ def _hosts(record: Record) -> tuple[str, ...]:
     return tuple(sorted({str(move[end]) for move in record.moves})) if end else ()
 
 
-def _locked(session: Session, host: str, operation: Operation) -> ExitStack:
+def _locked(session: Session, host: str, operation: Operation, record: Record, clock: Clock) -> ExitStack:
     """The lock of a host. Raises Locked, and Refused when the host cannot take it."""
     held = ExitStack()
-    try:
+
+    def take() -> None:
         held.enter_context(host_lock(session, host, host, operation))
+
+    try:
+        take_after(take, record.operations, clock, lambda: None)
     except (HostSilent, HostError) as error:
         raise Refused(f"The lock of {host} cannot be taken: {error}", "Nothing was changed.") from error
     return held

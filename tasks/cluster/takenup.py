@@ -11,6 +11,7 @@ from tasks.cluster.events import Notify, Phase
 from tasks.cluster.hostops import HostOps
 from tasks.cluster.interrupted import Action, Case, judge_again
 from tasks.cluster.journal import Journal
+from tasks.cluster.locks import take_after
 from tasks.cluster.model import Outcome, Snapshot
 from tasks.cluster.move import ColdMove, Gate, MoveOptions, Recheck
 from tasks.cluster.record import OPEN, Record
@@ -23,8 +24,12 @@ from tasks.cluster.vmstartplan import IGNORE_CORDON, Start, plan_starts
 #: What is no reason against a start where the VM came from.
 _AT_HOME = (IGNORE_CORDON, IGNORE_RESERVE, IGNORE_APART)
 
-#: What may be done although something else was shown: a VM that was asked to shut down went off since.
-_NATURAL = {(Action.CARRY_ON, Action.START)}
+#: What may be done although something else was shown: what a host was asked for last took effect since.
+_NATURAL = {
+    Action.CARRY_ON: (Action.START,),
+    Action.START: (Action.FINISH, Action.BACK),
+    Action.RETURN: (Action.BACK,),
+}
 
 
 class TakenUp(ColdMove):
@@ -60,7 +65,8 @@ class TakenUp(ColdMove):
         )
         self._record = record
         self._overrides = tuple(overrides)
-        self._case = case
+        #: as it was shown, then as it was found when its lock was held
+        self.case = case
         self._running_on = ", ".join(case.running_on)
         self._stopped_by = case.stopped_by
         self._final = False
@@ -71,17 +77,23 @@ class TakenUp(ColdMove):
         """Take the lock, look again, go on. None when it runs on the target and is to be settled."""
         try:
             self._tell(Phase.CHECKING)
-            self._lock.hold_through(self._move.target)
+            take_after(
+                lambda: self._lock.hold_through(self._move.target),
+                self._record.operations,
+                self._clock,
+                lambda: self._tell(Phase.CHECKING, "a host is still busy with what it was asked for last"),
+            )
             snapshot = self._session.observe(plan=True)
             if unsure := snapshot.unsure():
                 told = "; ".join(f"{s.host} does not answer ({s.reason})" for s in unsure)
                 return self._finish("left", told)
             now = self._clock.now()
-            case = judge_again(self._case, self._record, snapshot, self._session.inventory, now)
-            if case.action is not self._case.action and (self._case.action, case.action) not in _NATURAL:
-                self._running_on = ", ".join(case.running_on)
-                return self._finish("left", f"no longer as shown: {case.words}")
-            return self._go_on(case, snapshot)
+            shown = self.case
+            self.case = judge_again(shown, self._record, snapshot, self._session.inventory, now)
+            self._running_on = ", ".join(self.case.running_on)
+            if self.case.action not in (shown.action, *_NATURAL.get(shown.action, ())):
+                return self._finish("left", f"no longer as shown: {self.case.words}")
+            return self._go_on(self.case, snapshot)
         except RunsAlready as error:
             return self._adopt(error)
         except VmfabError as error:
@@ -122,8 +134,8 @@ class TakenUp(ColdMove):
 
     def _patience(self) -> float:
         """Seconds for which a guest may still react to the shutdown that was asked for."""
-        assert self._case.step is not None
-        left = self._case.step.at + self._move.shutdown_timeout + ASK_AGAIN - self._clock.now()
+        assert self.case.step is not None
+        left = self.case.step.at + self._move.shutdown_timeout + ASK_AGAIN - self._clock.now()
         return min(max(left, SETTLE), self._move.shutdown_timeout)
 
     def _arrived(self, snapshot: Snapshot) -> None:
@@ -140,7 +152,7 @@ class TakenUp(ColdMove):
 
     def _is_back(self) -> Outcome:
         self._running_on = self._move.source
-        self._autostart = self._case.autostart
+        self._autostart = self.case.autostart
         self._book(lambda: self._use(self._move.source, self._take_back))
         self._book(lambda: self._use(self._move.target, self._forget))
         return self._finish("back", f"It runs on {self._move.source}.")
@@ -184,7 +196,7 @@ class TakenUp(ColdMove):
         if start is None:
             return self._finish("left", f"{why} {source} cannot take it back: {against}. It is off.")
         self._prepare_start(start)
-        self._autostart = self._case.autostart
+        self._autostart = self.case.autostart
         return self._return(StartFailed(why))
 
     def _plan(self, snapshot: Snapshot, host: str, overrides: tuple[str, ...]) -> tuple[Start | None, str]:

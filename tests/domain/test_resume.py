@@ -9,15 +9,12 @@ from typing import Any
 
 import pytest
 
-from tasks.drain import drain, undrain
-from tasks.migrate import migrate
+from tasks.drain import drain
 from tasks.resume import resume
 from tests.domain.desk import Desk, Ended
 from tests.sim import faults
 from tests.sim.cluster import SimCluster
-from tests.sim.faults import Call
 from tests.sim.guests import Behaviour
-from tests.sim.link import Laptop
 from tests.sim.scheduler import SimKilled
 
 HOSTS = ("vmhost1", "vmhost2", "vmhost3")
