@@ -78,7 +78,7 @@ class TakenUp(ColdMove):
         try:
             self._tell(Phase.CHECKING)
             take_after(
-                lambda: self._lock.hold_through(self._move.target),
+                self._take_lock,
                 self._record.operations,
                 self._clock,
                 lambda: self._tell(Phase.CHECKING, "a host is still busy with what it was asked for last"),
@@ -98,6 +98,13 @@ class TakenUp(ColdMove):
             return self._adopt(error)
         except VmfabError as error:
             return self._finish("unknown" if error.code == 3 else self._as_it_stands(), str(error))
+
+    def _take_lock(self) -> None:
+        """The VM's lock through the target; when that cannot take it, the VM may still go back."""
+        try:
+            self._lock.hold_through(self._move.target)
+        except (HostSilent, HostError):
+            self._lock.hold_through(self._move.source)
 
     def _go_on(self, case: Case, snapshot: Snapshot) -> Outcome | None:
         match case.action:
