@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.cluster import record as records
+from tasks.cluster import journal
+from tasks.cluster.journal import Announced, Record
 from tasks.cluster.model import OpenOperation, Vm
-from tasks.cluster.record import Announced, Record
 
 #: Results beside those of `model.Outcome`: a move that was planned and whose turn never came, one of a
 #: command that was cut, and one of a command that somebody runs at this moment.
@@ -66,7 +66,7 @@ def history(
     for name, text in sorted(texts.items()):
         key = name.removesuffix(".json")
         try:
-            record = records.read(key, text)
+            record = journal.read(key, text)
         except ValueError as error:
             if "\n" in text:  # else it was cut before it began
                 damaged.append(str(error))
@@ -78,7 +78,7 @@ def history(
 
 def _entry(record: Record, move: Mapping[str, Any], held: bool) -> Entry:
     uuid = str(move["uuid"])
-    steps = record.steps.get(uuid, ())
+    steps = record.announced.get(uuid, ())
     outcome = record.outcomes.get(uuid)
     return Entry(
         operation=record.id,

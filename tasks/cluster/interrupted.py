@@ -11,10 +11,9 @@ from enum import Enum
 from functools import cached_property
 from typing import Any
 
-from tasks.cluster import record as records
-from tasks.cluster.journal import END, FOLDER
+from tasks.cluster import journal
+from tasks.cluster.journal import END, FOLDER, Announced, Record
 from tasks.cluster.model import Domain, HostFacts, Inventory, Move, OpenOperation, Snapshot, Vm, evidence_of
-from tasks.cluster.record import Announced, Record
 from tasks.cluster.sharedstore import SharedStore
 
 
@@ -110,7 +109,7 @@ def find(
             nothing.append(key)  # not even its plan was written
             continue
         try:
-            read.append((records.read(key, text), text))
+            read.append((journal.read(key, text), text))
         except ValueError as error:
             damaged.append(str(error))
     found = []
@@ -118,7 +117,7 @@ def find(
     judge = _Judge(snapshot, inventory, now, timeout)
     for record, text in reversed(read):
         found.append(Interrupted(record, text, judge.cases(record, newer)))
-        newer |= set(record.steps)
+        newer |= set(record.announced)
     known = {name.removesuffix(".json") for name in texts}
     return Found(
         interrupted=tuple(reversed(found)),
@@ -152,7 +151,7 @@ class _Judge:
 
     def case(self, record: Record, planned: Mapping[str, Any], *, superseded: bool = False) -> Case:
         vm = Vm(planned["uuid"], planned["vm"])
-        steps = record.steps.get(vm.uuid, ())
+        steps = record.announced.get(vm.uuid, ())
         running = self._snapshot.where_running(vm)
         hosts = self._traces(vm)
         move = self._move(vm, planned)

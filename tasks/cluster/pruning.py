@@ -6,7 +6,7 @@ import calendar
 import re
 import time
 
-from tasks.cluster import record, wire
+from tasks.cluster import journal, wire
 from tasks.cluster.journal import FOLDER, path_of
 from tasks.cluster.sharedstore import SharedStore
 
@@ -51,7 +51,7 @@ def _began(name: str) -> float:
 
 def _ended_before(store: SharedStore, name: str, limit: float) -> bool:
     try:
-        found = record.read(name, store.read(path_of(name)) or "")
+        found = journal.read(name, store.read(path_of(name)) or "")
     except ValueError:
         return False
     return found.ended_at is not None and found.ended_at < limit

@@ -10,13 +10,12 @@ from tasks.cluster.clock import Clock
 from tasks.cluster.errors import VmfabError
 from tasks.cluster.events import Event, Notify, Phase
 from tasks.cluster.gates import StartGates
-from tasks.cluster.journal import Journal
+from tasks.cluster.journal import OPEN, Journal
 from tasks.cluster.model import Move, Outcome, Snapshot
 from tasks.cluster.move import ColdMove, Gate, MoveOptions, Recheck
 from tasks.cluster.operation import Operation
 from tasks.cluster.oplock import OperationLock
 from tasks.cluster.pruning import prune
-from tasks.cluster.record import OPEN
 from tasks.cluster.session import Session
 from tasks.cluster.sharedstore import SharedStore
 

@@ -7,19 +7,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from shlex import join
 
+from tasks.cluster import journal as journals
 from tasks.cluster import placement
-from tasks.cluster import record as records
 from tasks.cluster.clock import Clock
 from tasks.cluster.errors import HostError, HostSilent, Refused
 from tasks.cluster.events import Notify
 from tasks.cluster.interrupted import Action, Case, Interrupted
-from tasks.cluster.journal import Journal, path_of
+from tasks.cluster.journal import OPEN, Journal, Record, path_of
 from tasks.cluster.locks import host_lock, take_after
 from tasks.cluster.model import Move, Outcome, Refusal, Snapshot
 from tasks.cluster.move import Gate, MoveOptions
 from tasks.cluster.operation import Operation
 from tasks.cluster.oplock import OperationLock
-from tasks.cluster.record import OPEN, Record
 from tasks.cluster.relocate import close, make
 from tasks.cluster.session import Session
 from tasks.cluster.sharedstore import SharedStore
@@ -221,7 +220,7 @@ def clear_away(session: Session, store: SharedStore, operation: Operation, opera
         if text is not None and "\n" not in text:
             store.remove(path_of(operation_id))
             text = None
-        if text is None or records.ended(text):
+        if text is None or journals.ended(text):
             lock.end()
     finally:
         lock.release()

@@ -10,11 +10,10 @@ from tasks.cluster.errors import HostError, HostSilent, VmfabError
 from tasks.cluster.events import Notify, Phase
 from tasks.cluster.hostops import HostOps
 from tasks.cluster.interrupted import Action, Case, judge_again
-from tasks.cluster.journal import Journal
+from tasks.cluster.journal import OPEN, Journal, Record
 from tasks.cluster.locks import take_after
 from tasks.cluster.model import Outcome, Snapshot
 from tasks.cluster.move import ColdMove, Gate, MoveOptions, Recheck
-from tasks.cluster.record import OPEN, Record
 from tasks.cluster.session import Session
 from tasks.cluster.starting import RunsAlready, Starter, StartFailed
 from tasks.cluster.stopping import ASK_AGAIN, SETTLE

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.cluster import record
+from tasks.cluster import journal
 from tasks.cluster.errors import Refused
-from tasks.cluster.journal import path_of
 from tasks.cluster.model import Cordon, Snapshot, Vm
 from tasks.cluster.sharedstore import SharedStore
 
@@ -30,7 +29,7 @@ class WayBack:
     stays: tuple[Stays, ...]
 
 
-def records_of(store: SharedStore, cordon: Cordon) -> tuple[record.Record, ...]:
+def records_of(store: SharedStore, cordon: Cordon) -> tuple[journal.Record, ...]:
     """The journals of the drains under this cordon, oldest first.
 
     Raises Refused when a journal is gone or damaged (what it moved would be forgotten), Failed when the
@@ -38,17 +37,17 @@ def records_of(store: SharedStore, cordon: Cordon) -> tuple[record.Record, ...]:
     """
     records = []
     for drain in cordon.drains:
-        text = store.read(path_of(drain))
+        text = store.read(journal.path_of(drain))
         if text is None:
             raise Refused(f"The journal of drain {drain} is gone from the store.", _BY_HAND)
         try:
-            records.append(record.read(drain, text))
+            records.append(journal.read(drain, text))
         except ValueError as error:
             raise Refused(f"{str(error).capitalize()}.", _BY_HAND) from error
     return tuple(records)
 
 
-def way_back(snapshot: Snapshot, host: str, records: Sequence[record.Record]) -> WayBack:
+def way_back(snapshot: Snapshot, host: str, records: Sequence[journal.Record]) -> WayBack:
     """What the drains of `host` moved away and is still where they put it, as the cluster is now.
 
     A VM counts as moved by a drain when its start on the target was announced; where it really is, is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.cluster import record as records
+from tasks.cluster import journal
 from tasks.cluster.events import Event, Phase
 from tasks.cluster.model import Outcome, Vm
 from tests.domain.moves import OPERATION, journal_of, move_of, run_move
@@ -69,9 +69,9 @@ def test_journal_announces_each_step_before_it(sim: SimCluster) -> None:
             text = session.host("vmhost3").store_read(f"moves/{OPERATION.id}.json")
         assert outcome.ok
         assert text is not None
-        record = records.read(OPERATION.id, text)
+        record = journal.read(OPERATION.id, text)
         assert record.started == {vm.uuid}
-        assert record.outcomes[vm.uuid].result == "moved"
+        assert record.results == {vm.uuid: "moved"}
         ops = [c.op for c in sim.calls]
         assert ops[ops.index("define") - 1] == "store.append"
         assert ops[ops.index("shutdown") - 1] == "store.append"
