@@ -228,7 +228,8 @@ def clear_away(session: Session, store: SharedStore, operation: Operation, opera
 
 def next_command(record: Record, cases: Sequence[Case]) -> str:
     """What to type to go on with what the interrupted command had not begun; empty if nothing is left."""
-    left = [c for c in cases if c.action is Action.NOT_BEGUN and c.running_on == (c.move.source,)]
+    untouched = (Action.NOT_BEGUN, Action.AS_IT_IS)
+    left = [c for c in cases if c.action in untouched and c.running_on == (c.move.source,)]
     if record.kind == "undrain":
         # Even with every VM back, its cordon is still to be lifted.
         return join(["fab", "-H", ",".join(_hosts(record)), "undrain"])

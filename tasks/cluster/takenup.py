@@ -72,6 +72,9 @@ class TakenUp(ColdMove):
         #: how it ended stands in the journal: there is nothing left to resume
         self.closed = False
 
+    def prepare(self) -> None:
+        """Nothing is done ahead: what is found when its turn comes decides."""
+
     def stop_and_start(self) -> Outcome | None:
         """Take the lock, look again, go on. None when it runs on the target and is to be settled."""
         try:
