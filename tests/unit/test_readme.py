@@ -12,6 +12,7 @@ import pytest
 from invoke.parser import Parser
 
 import fabfile
+from tasks.cli import executor
 from tasks.cli.task import Hosts, VmTask
 from tasks.cluster import errors, inventory, settings
 from tests.bench.__main__ import _parser as bench_parser
@@ -110,7 +111,9 @@ def test_every_command_that_is_shown_can_be_typed(command: str) -> None:
         assert asked in tasks()
         return
     hosts = core[0].args["hosts"].value
-    parsed = Parser(contexts=fabfile.ns.to_contexts()).parse_argv(list(core.unparsed))
+    parsed = Parser(contexts=fabfile.ns.to_contexts()).parse_argv(
+        executor.spelled_out(core.unparsed, tasks())
+    )
     assert len(parsed) == (0 if core[0].args["list"].got_value else 1)
     for context in parsed:
         takes = tasks()[str(context.name)].takes
