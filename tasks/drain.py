@@ -41,8 +41,8 @@ def drain(
 
     With several hosts (-H vmhost1,vmhost2) none of them is a target. VMs that are off stay where they are.
     A second drain of an empty host finds nothing to do. The first Ctrl-C finishes the moves under way, the
-    second stops at once. The same command goes on with what still runs there; a VM that was going off in
-    that moment stays off: 'fab -H HOST vm.start VM' starts it.
+    second stops at once: then 'fab resume', on any laptop, finishes or undoes what was in the middle, and the
+    same drain goes on with the rest.
 
     Exit codes: 0 empty and verified, 1 a VM could not be moved (the table says where each is), 2 refused,
     3 the outcome of a move is unknown, 130 interrupted.

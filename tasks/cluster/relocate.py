@@ -71,7 +71,11 @@ def carry_out(
     lock.take()
     journal = Journal(store, operation, clock, announced=lock.keep)
     try:
-        journal.plan(moves, kind=kind, options=as_written(options, overrides))
+        try:
+            journal.plan(moves, kind=kind, options=as_written(options, overrides))
+        except VmfabError:
+            lock.end()
+            raise
         try:
             first()
         except VmfabError:

@@ -10,7 +10,10 @@ import pytest
 from tasks.cluster.locks import Locked, describe_holder, lock_of_vm
 from tasks.cluster.operation import Operation
 from tasks.cluster.oplock import OperationLock, path_of
+from tasks.migrate import migrate
+from tests.domain.desk import Desk
 from tests.domain.moves import OPERATION
+from tests.sim import faults
 from tests.sim.cluster import SimCluster
 
 PATH = path_of(OPERATION.id)
@@ -95,3 +98,13 @@ def test_whoever_is_kept_out_is_told_by_whom_and_how_it_ends(sim: SimCluster) ->
 def test_a_lock_that_says_nothing_is_no_fault_of_ours(text: str) -> None:
     assert describe_holder(text).startswith("the lock says ")
     assert Locked("VM web", text).operation == ""
+
+
+def test_an_operation_whose_plan_cannot_be_written_leaves_nothing_behind(sim: SimCluster) -> None:
+    sim.add_vm("web", "vmhost1")
+    sim.faults.on(faults.fail("store", "Input/output error"), op="store.append", n=None)
+    ended = Desk(sim).type(migrate, "web", to="vmhost2", yes=True)
+    assert ended.code == 1, ended.text
+    assert "Input/output error" in ended.err
+    assert not [path for path in sim.store.files if path.startswith("locks/op-")]
+    assert sim.where("web") == ("vmhost1",)
