@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from tasks.cli import Hosts, Operator, Table, vmtask
-from tasks.cli.text import duration, moment
+from tasks.cli import Hosts, Operator, vmtask
 
 if TYPE_CHECKING:
-    from tasks.cluster.interrupted import Case, Found, Interrupted
-    from tasks.cluster.model import OpenOperation, Outcome
+    from tasks.cluster.interrupted import Found, Interrupted
     from tasks.cluster.operation import Operation
     from tasks.cluster.resume import Resumed
     from tasks.cluster.session import Session
     from tasks.cluster.sharedstore import SharedStore
-
-#: Version of the document of --json; raised when a field changes its meaning or goes away.
-SCHEMA = 1
 
 #: VMs at the same time.
 PARALLEL = 4
@@ -66,7 +61,7 @@ def resume(
         fab resume
         fab resume 20261122T174407Z-1c9a2f --yes
     """
-    from tasks.cli import guarding, relocation
+    from tasks.cli import guarding, interruptions, relocation
     from tasks.cluster import interrupted
     from tasks.cluster.errors import Unknown
     from tasks.cluster.sharedstore import store_of
@@ -76,7 +71,7 @@ def resume(
         store = store_of(session, snapshot)
         found = interrupted.find(store, snapshot, op.inventory, now=op.clock.now(), timeout=timeout)
         todo = _chosen(found, operation)
-        _show(op, found, todo, bool(operation))
+        interruptions.show(op, found, todo, chosen=bool(operation))
         twice = [c.move.vm.name for item in todo for c in item.cases if c.action is interrupted.Action.TWICE]
         results: dict[str, Resumed] = {}
         code = 0
@@ -87,10 +82,10 @@ def resume(
         elif todo or (found.leftovers and not operation):
             if todo:
                 guarding.note_unguarded(op, snapshot)
-                op.confirm(_question(todo))
+                op.confirm(interruptions.question(todo))
             code = _carry_out(op, session, store, found, todo, results)
         if json:
-            op.output.document(_document(found, todo, results, code))
+            op.output.document(interruptions.document(found, todo, results, code))
         if twice:
             raise Unknown(
                 f"Two hosts run {', '.join(twice)}; nothing was touched.",
@@ -120,65 +115,6 @@ def _chosen(found: Found, typed: str) -> tuple[Interrupted, ...]:
         command = fitting[0].record.command
         raise Refused("An evacuation is not resumed.", f"The same command goes on with it: {command}")
     return fitting
-
-
-# -- what is shown -------------------------------------------------------------------------------------------
-
-
-def _show(op: Operator, found: Found, todo: Sequence[Interrupted], chosen: bool) -> None:
-    now = op.clock.now()
-    for one in found.under_way:
-        op.say(f"Under way: {_who(one, now)}. It is left alone.")
-    for text in found.damaged:
-        op.warn(f"{text}; it is left alone. Look at it on the store, in .vmfab/moves.")
-    for item in found.interrupted:
-        record = item.record
-        if not item.resumable and not chosen:
-            op.warn(f"Interrupted: '{record.command}' by {record.by}, {_ago(record.at, now)}.")
-            op.say(f"  The same command goes on with it: {record.command}")
-    for item in todo:
-        record = item.record
-        op.say(f"Interrupted: '{record.command}' by {record.by}, {_ago(record.at, now)} ({record.id})")
-        rows = [
-            (
-                case.move.vm.name,
-                case.move.source,
-                case.move.target,
-                case.step.step if case.step else "-",
-                ", ".join(case.running_on) or "nowhere",
-                case.words,
-            )
-            for case in item.cases
-        ]
-        if rows:
-            styles = ["bold red" if c.action.value in ("twice", "look") else "" for c in item.cases]
-            columns = ("VM", "from", "to", "last step", "runs on", "what to do")
-            op.output.table(Table(columns, rows, styles=styles))
-        else:
-            op.say("  Every move had ended; only the end of the operation was not written.")
-    if not todo and not chosen:
-        op.say("Nothing to resume.")
-
-
-def _who(one: OpenOperation, now: float) -> str:
-    if one.at is None:
-        return f"operation {one.id}"
-    return f"'{one.command}' by {one.by}, begun {_ago(one.at, now)}"
-
-
-def _ago(at: float, now: float) -> str:
-    return f"{duration(max(0.0, now - at))} ago ({moment(at)})"
-
-
-def _question(todo: Sequence[Interrupted]) -> str:
-    from tasks.cli.moves import count
-
-    vms = sum(len(item.changing) for item in todo)
-    what = "this operation" if len(todo) == 1 else f"these {len(todo)} operations"
-    return f"Do this for {count(vms)} and end {what}?"
-
-
-# -- doing it ------------------------------------------------------------------------------------------------
 
 
 def _carry_out(
@@ -248,52 +184,3 @@ def _one(op: Operator, session: Session, store: SharedStore, begun: Operation, i
             f"'{item.record.command}' is still open: run 'fab resume' again when the reasons above are gone."
         )
     return done
-
-
-# -- for programs --------------------------------------------------------------------------------------------
-
-
-def _document(
-    found: Found, todo: Sequence[Interrupted], results: Mapping[str, Resumed], code: int
-) -> dict[str, Any]:
-    """The document of --json; its fields are described at `resume`."""
-    from tasks.cluster.resume import next_command
-
-    operations = []
-    for item in todo:
-        record, done = item.record, results.get(item.record.id)
-        outcomes = {o.move.vm.uuid: o for o in done.outcomes} if done else {}
-        operations.append({
-            "id": record.id,
-            "command": record.command,
-            "by": record.by,
-            "at": record.at,
-            "kind": record.kind,
-            "ended": done is not None and done.ended,
-            "next": next_command(record, item.cases),
-            "vms": [_vm(case, outcomes.get(case.move.vm.uuid)) for case in item.cases],
-        })  # fmt: skip
-    return {
-        "schema": SCHEMA,
-        "code": code,
-        "under_way": [
-            {"id": one.id, "command": one.command, "by": one.by, "at": one.at} for one in found.under_way
-        ],
-        "operations": operations,
-        "damaged": list(found.damaged),
-    }
-
-
-def _vm(case: Case, outcome: Outcome | None) -> dict[str, Any]:
-    return {
-        "vm": case.move.vm.name,
-        "uuid": case.move.vm.uuid,
-        "source": case.move.source,
-        "target": case.move.target,
-        "step": case.step.step if case.step else None,
-        "running_on": [outcome.running_on] if outcome and outcome.running_on else list(case.running_on),
-        "action": case.action.value,
-        "words": case.words,
-        "result": outcome.result if outcome else None,
-        "detail": outcome.detail if outcome else "",
-    }
