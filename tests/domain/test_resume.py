@@ -406,3 +406,28 @@ def test_an_evacuation_goes_on_with_its_own_command(sim: SimCluster, desk: Desk)
         assert ended.code == 0, ended.text
         assert "The same command goes on with it" in ended.out
         assert sim.where("web") == ()
+
+
+@pytest.mark.parametrize("guest", ["quick", "slow", "stubborn"])
+def test_9_a_suspended_laptop_wakes_up_after_another_one_has_resumed(guest: str) -> None:
+    for n in count(1):
+        sim = SimCluster(HOSTS, seed=n)
+        desk = Desk(sim)
+        with sim:
+            sim.add_vm("web", "vmhost1", behaviour=GUESTS[guest]())
+            sleepy = sim.another_laptop("sleepy")
+            rule = sim.faults.on(faults.suspend_laptop(600.0), n=n, match=lambda call: call.laptop is sleepy)
+            answer = desk.beside(sleepy, drain, hosts=["vmhost1"], to="vmhost2", timeout=10.0, yes=True)
+            sim.wait(120.0)
+            ended = elsewhere(desk, resume, yes=True)
+            assert ended.code == 0, ended.text
+            assert len(sim.where("web")) == 1
+            woken = answer()
+            assert woken.code in (0, 1, 2, 3), woken.text
+            sim.wait(120.0)
+            again = elsewhere(desk, resume, yes=True)
+            assert again.code == 0, again.text
+            all_in_order(desk, ["web"])
+        if not rule.struck:
+            assert n > 20, "a drain asks more often than that"
+            return
