@@ -416,7 +416,9 @@ def test_9_a_suspended_laptop_wakes_up_after_another_one_has_resumed(guest: str)
         with sim:
             sim.add_vm("web", "vmhost1", behaviour=GUESTS[guest]())
             sleepy = sim.another_laptop("sleepy")
-            rule = sim.faults.on(faults.suspend_laptop(600.0), n=n, match=lambda call: call.laptop is sleepy)
+            rule = sim.faults.on(
+                faults.suspend_laptop(600.0), n=n, match=lambda call: call.laptop.name == "sleepy"
+            )
             answer = desk.beside(sleepy, drain, hosts=["vmhost1"], to="vmhost2", timeout=10.0, yes=True)
             sim.wait(120.0)
             ended = elsewhere(desk, resume, yes=True)
