@@ -32,6 +32,9 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     store.read    {mount, path}                     -> {text: str or null}
     store.list    {mount, path}                     -> {names}
     store.read_dir {mount, path}                    -> {files: {name: text}}
+    store.held    {mount, paths}                    -> {held: {path: text of who holds that lock}}
+    store.images  {mount, seconds}                  -> {images, complete, why}: see `survey`
+    clock         {}                                -> {at}
     store.write   {mount, path, text, exclusive}    -> {}; error "locked" with the text of what exists
     store.append  {mount, path, text}               -> {}
     store.remove, store.makedirs {mount, path}      -> {}
@@ -55,7 +58,7 @@ import sys
 import threading
 import time
 
-from . import children, facts, files, lifecycle, runninglist, store, virsh
+from . import children, facts, files, lifecycle, runninglist, store, survey, virsh
 from .problem import Problem, absolute_of, bad, flag_of, seconds_of, text_of, texts_of, uuid_of
 
 TYPE_CHECKING = False
@@ -330,6 +333,9 @@ OPERATIONS: dict[str, Operation] = {
     "store.read": lambda r: {"text": store.read(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.list": lambda r: {"names": store.names(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.read_dir": lambda r: {"files": store.read_dir(r.mount, r.text("path"), r.left(store.SLOW))},
+    "store.held": lambda r: {"held": survey.held(r.mount, texts_of(r.args, "paths"), r.left(store.SLOW))},
+    "store.images": lambda r: survey.images(r.mount, seconds_of(r.args, "seconds")),
+    "clock": lambda r: survey.clock(),
     "file.read": lambda r: files.read(absolute_of(r.args, "path")),
     "define": _define,
     "undefine": _undefine,
