@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from shlex import quote
@@ -39,6 +40,14 @@ def fab(task: str, *vms: str, hosts: Sequence[str] = (), more: str = "") -> str:
     words = ["fab", *(["-H", quote(",".join(hosts))] if hosts else []), task]
     words += [f"--vm={quote(name)}" if name.startswith("-") else quote(name) for name in vms]
     return " ".join([*words, more] if more else words)
+
+
+def moment(epoch: float) -> str:
+    """A moment in the laptop's time zone: "2026-11-20 14:05"; whatever a file says it is."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(epoch))
+    except (OverflowError, ValueError, OSError):
+        return f"{epoch:g} (no time at all)"
 
 
 def listed(names: Iterable[str]) -> str:

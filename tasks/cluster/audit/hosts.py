@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import statistics
-import time
 from collections.abc import Iterator
 
 from tasks.cluster import overview
-from tasks.cluster.audit.finding import Finding, fab, listed
+from tasks.cluster.audit.finding import Finding, fab, listed, moment
 from tasks.cluster.audit.seen import Seen
 from tasks.cluster.model import Silent
 
@@ -57,12 +56,8 @@ def _sign_of_life(seen: Seen, host: str) -> Iterator[str]:
         return
     since = ""
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        since = f" (it was taken {_moment(float(json.loads(seen.beacons[host])['since']))})"
+        since = f" (it was taken {moment(float(json.loads(seen.beacons[host])['since']))})"
     yield f"Its lock on the store is free{since}: it is off, or its vmfab-liveness service is."
-
-
-def _moment(epoch: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(epoch))
 
 
 def _nameless_stores(seen: Seen) -> Iterator[Finding]:

@@ -90,10 +90,7 @@ def _written_twice(seen: Seen, written: dict[str, set[_Who]]) -> Iterator[Findin
 
 def _shared(seen: Seen, told: set[frozenset[str]]) -> Iterator[Finding]:
     """Definitions of different VMs that may write one image, unless they do so right now (`told`)."""
-    users: dict[str, list[Domain]] = defaultdict(list)
-    for d in seen.snapshot.domains():
-        for key in d.images:
-            users[key].append(d)
+    users = _users(seen)
     together: dict[frozenset[str], list[str]] = defaultdict(list)
     for key, domains in users.items():
         uuids = frozenset(d.vm.uuid for d in domains)
@@ -124,14 +121,25 @@ def _shared(seen: Seen, told: set[frozenset[str]]) -> Iterator[Finding]:
         )
 
 
+def _users(seen: Seen) -> dict[str, list[Domain]]:
+    """Which definitions may write each image."""
+    users: dict[str, list[Domain]] = defaultdict(list)
+    for d in seen.snapshot.domains():
+        for key in d.images:
+            users[key].append(d)
+    return users
+
+
 def _written_bases(seen: Seen) -> Iterator[Finding]:
     """Images that one VM may write while another one's overlay lies on top of them."""
     if seen.survey is None:
         return
+    writers = _users(seen)
     for d in seen.snapshot.domains():
-        bases = seen.survey.closure(d.images) - d.images
-        for other in seen.snapshot.domains():
-            for key in sorted(bases & other.images) if other.vm.uuid != d.vm.uuid else ():
+        for key in sorted(seen.survey.closure(d.images) - d.images):
+            for other in writers.get(key, ()):
+                if other.vm.uuid == d.vm.uuid:
+                    continue
                 yield Finding(
                     "danger",
                     "base-written",

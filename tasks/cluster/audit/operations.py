@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 
 from tasks.cluster import journal
-from tasks.cluster.audit.finding import Finding, fab, listed
+from tasks.cluster.audit.finding import Finding, fab, listed, moment
 from tasks.cluster.audit.seen import Seen
-from tasks.cluster.model import Cordon, HostFacts, Vm
+from tasks.cluster.model import Cordon, HostFacts, Vm, require
 
 #: Seconds after which a cordon may have been forgotten.
 DAY = 86400.0
@@ -29,14 +28,14 @@ def notes(seen: Seen) -> Iterator[str]:
     for name, text in sorted((seen.journals or {}).items()):
         record = unfinished(name, text)
         if record is not None and under_way(seen, record):
-            yield f"'{record.command}' of {record.by} is under way, begun {_moment(record.at)}."
+            yield f"'{record.command}' of {record.by} is under way, begun {moment(record.at)}."
 
 
 # -- cordons -------------------------------------------------------------------------------------------
 
 
 def _cordon(seen: Seen, host: str, cordon: Cordon) -> Iterator[Finding]:
-    why = f"{cordon.why or 'no reason given'}, by {cordon.by} since {_moment(cordon.at)}"
+    why = f"{cordon.why or 'no reason given'}, by {cordon.by} since {moment(cordon.at)}"
     if host not in seen.inventory.hosts:
         yield Finding(
             "drift",
@@ -84,11 +83,23 @@ def _back_on(seen: Seen, host: str) -> Iterator[str]:
 # -- journals ------------------------------------------------------------------------------------------
 
 
+def _read(name: str, text: str) -> journal.Record:
+    """Raises ValueError for whatever is no journal."""
+    try:
+        record = journal.read(name, text)
+        for move in record.moves:
+            for key in ("uuid", "vm", "source", "target"):
+                require(move, key, str)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(str(error)) from None
+    return record
+
+
 def unfinished(name: str, text: str) -> journal.Record | None:
     """A journal without an end; None when it has one or is not understood."""
     try:
-        record = journal.read(name, text)
-    except (ValueError, KeyError, TypeError):
+        record = _read(name, text)
+    except ValueError:
         return None
     return None if record.ended else record
 
@@ -125,8 +136,8 @@ def _operation(holder: str) -> str:
 
 def _journal(seen: Seen, name: str, text: str) -> Iterator[Finding]:
     try:
-        record = journal.read(name, text)
-    except (ValueError, KeyError, TypeError) as error:
+        record = _read(name, text)
+    except ValueError as error:
         yield Finding(
             "drift",
             "journal-unclear",
@@ -139,7 +150,7 @@ def _journal(seen: Seen, name: str, text: str) -> Iterator[Finding]:
     if record.ended or seen.held is None or under_way(seen, record):
         return
     left = [move for move in record.moves if move["uuid"] not in record.results]
-    told = [f"begun by {record.by} at {_moment(record.at)}; none of its locks is held any more"]
+    told = [f"begun by {record.by} at {moment(record.at)}; none of its locks is held any more"]
     for move in left:
         where = [d.host for d in seen.snapshot.where_running(Vm(move["uuid"], move["vm"]))]
         state = "runs on " + listed(where) if where else "runs nowhere that was seen"
@@ -155,7 +166,3 @@ def _journal(seen: Seen, name: str, text: str) -> Iterator[Finding]:
         tuple(told),
         ("fab resume",),
     )
-
-
-def _moment(epoch: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(epoch))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tasks.cluster.audit.finding import Finding, fab, listed
+from tasks.cluster.audit.finding import Finding, fab, listed, moment
 from tasks.cluster.audit.seen import Seen, written_now
 from tasks.cluster.model import HostFacts
 from tasks.cluster.overview import stray_processes
@@ -71,14 +70,11 @@ def arriving(seen: Seen) -> frozenset[tuple[str, frozenset[str]]]:
     """VMs in a live migration, by UUID, with their two hosts: both list them meanwhile."""
     found = set()
     for owner in _owners(seen)[0]:
-        paused = [d for d in _running(seen, owner.uuid) if d[1] == "paused"]
-        if owner.to and paused and seen.at - owner.to_time < HAND_OVER:
-            found.add((owner.uuid, frozenset(owner.hosts)))
+        if owner.to and seen.at - owner.to_time < HAND_OVER:
+            here = [d for d in seen.snapshot.running() if d.vm.uuid == owner.uuid]
+            if any(d.state == "paused" for d in here):
+                found.add((owner.uuid, frozenset(owner.hosts)))
     return frozenset(found)
-
-
-def _running(seen: Seen, uuid: str) -> list[tuple[str, str]]:
-    return [(d.host, d.state) for d in seen.snapshot.running() if d.vm.uuid == uuid]
 
 
 def findings(seen: Seen) -> Iterator[Finding]:
@@ -187,13 +183,9 @@ def _evidence(group: list[Owner]) -> tuple[str, ...]:
     return tuple(
         f"{o.path}: owned by {o.host}"
         + (f" on its way to {o.to}" if o.to else "")
-        + f" since {_since(o.time)}"
+        + f" since {moment(o.time)}"
         for o in group
     )
-
-
-def _since(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
 
 
 def _by_hand(seen: Seen, group: list[Owner]) -> str:
