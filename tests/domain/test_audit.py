@@ -10,6 +10,7 @@ import pytest
 from tasks.audit import audit
 from tasks.drain import drain, undrain
 from tasks.migrate import migrate
+from tasks.vmdefinitions import undefine
 from tests.domain.desk import Desk, Ended
 from tests.sim.cluster import SimCluster
 from tests.sim.domains import Disk
@@ -136,8 +137,11 @@ def test_two_definitions_of_one_image(sim: SimCluster, desk: Desk) -> None:
         sim.add_vm("linked", "vmhost3", disks=[Disk("/vmstorage/link.qcow2")], running=False)
         shared = found(desk)["shared-image"]
         assert (shared["severity"], shared["vms"]) == ("danger", ["copy", "linked", "web"])
-        assert "fab -H vmhost2 vm.undefine copy" in shared["advice"]
-        assert not any("undefine web" in line for line in shared["advice"])
+        uuids = [sim[host].find(name).uuid for host, name in (("vmhost2", "copy"), ("vmhost3", "linked"))]
+        assert shared["advice"][1:] == [
+            f"fab -H {host} vm.undefine {uuid}"
+            for host, uuid in zip(("vmhost2", "vmhost3"), uuids, strict=True)
+        ]
         with pytest.raises(LawBroken):
             sim["vmhost2"].start("copy")
         seen = found(desk)
@@ -413,7 +417,14 @@ def test_one_name_for_two_vms(sim: SimCluster, desk: Desk) -> None:
     with sim:
         sim.add_vm("web", "vmhost1")
         other = sim.add_vm("web", "vmhost2", running=False, uuid="11111111-2222-4333-8444-555555555555")
-        assert found(desk)["two-uuids"]["advice"][1] == f"fab -H vmhost2 vm.undefine {other.uuid}"
+        told = found(desk)["two-uuids"]["advice"]
+        assert told[1:] == [f"On vmhost2: virsh undefine --keep-nvram {other.uuid}"]
+        sim["vmhost1"].destroy("web")
+        sim["vmhost1"].running_vms = ""
+        told = found(desk)["two-uuids"]["advice"]
+        assert told[2] == f"fab -H vmhost2 vm.undefine {other.uuid}"
+        assert desk.type(undefine, other.uuid, hosts=["vmhost2"], yes=True).code == 0
+        assert found(desk) == {}
 
 
 def test_cordons(sim: SimCluster, desk: Desk) -> None:

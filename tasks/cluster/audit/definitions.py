@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from shlex import quote
 
 from tasks.cluster import domainxml
@@ -28,12 +28,23 @@ def findings(seen: Seen) -> Iterator[Finding]:
             yield from _differing(same)
     for name, same in by_name.items():
         if len({d.vm.uuid for d in same}) > 1 and not _share_images(same):
-            yield _two_of_one_name(name, same)
+            yield _two_of_one_name(seen, name, same)
 
 
 def _share_images(same: Sequence[Domain]) -> bool:
     """Then it is more than a name that they share, and told as that."""
     return any(a.images & b.images for a in same for b in same if a.vm.uuid != b.vm.uuid)
+
+
+def removals(seen: Seen, domains: Iterable[Domain]) -> Iterator[str]:
+    """How those of these definitions are removed whose VM does not run."""
+    for d in domains:
+        running = seen.snapshot.where_running(d.vm)
+        if not running:
+            yield fab("vm.undefine", d.vm.uuid, hosts=[d.host])
+        elif all(other.vm.uuid != d.vm.uuid for other in running):
+            # To vmfab one name is one VM, which runs.
+            yield f"On {d.host}: virsh undefine --keep-nvram {d.vm.uuid}"
 
 
 def best_of(same: Sequence[Domain]) -> Domain:
@@ -86,7 +97,7 @@ def difference(old: str, new: str) -> list[str]:
     return shown or ["only their passwords differ"]
 
 
-def _two_of_one_name(name: str, same: Sequence[Domain]) -> Finding:
+def _two_of_one_name(seen: Seen, name: str, same: Sequence[Domain]) -> Finding:
     return Finding(
         "drift",
         "two-uuids",
@@ -97,6 +108,6 @@ def _two_of_one_name(name: str, same: Sequence[Domain]) -> Finding:
         tuple(f"UUID {d.vm.uuid} on {d.host}: {d.state}" for d in same),
         (
             "Remove the one that is not meant:",
-            *(fab("vm.undefine", d.vm.uuid, hosts=[d.host]) for d in same if not d.running),
+            *removals(seen, same),
         ),
     )

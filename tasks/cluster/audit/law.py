@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from tasks.cluster.audit.definitions import removals
 from tasks.cluster.audit.finding import Finding, fab, listed
 from tasks.cluster.audit.owners import arriving
 from tasks.cluster.audit.seen import Seen, written_now
@@ -112,11 +113,7 @@ def _shared(seen: Seen, told: set[frozenset[str]]) -> Iterator[Finding]:
             ),
             (
                 "Remove the definition that is not meant, or mark the disk <shareable/> in both:",
-                *(
-                    fab("vm.undefine", *([d.vm.name] if len(names) > 1 else [d.vm.uuid]), hosts=[d.host])
-                    for d in named
-                    if not d.running
-                ),
+                *removals(seen, named),
             ),
         )
 
