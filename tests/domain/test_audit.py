@@ -14,7 +14,7 @@ from tasks.vmdefinitions import undefine
 from tests.domain.desk import Desk, Ended
 from tests.sim.cluster import SimCluster
 from tests.sim.domains import Disk
-from tests.sim.faults import kill_laptop
+from tests.sim.faults import fail, kill_laptop, reply_lost, silent
 from tests.sim.law import LawBroken
 from tests.sim.scheduler import SimKilled
 
@@ -331,6 +331,34 @@ def test_the_laptop_may_be_the_one_that_is_wrong(sim: SimCluster, desk: Desk) ->
         clock = found(desk)["clock"]
         assert clock["text"] == "The clock of this laptop is 60.0 s behind that of most others."
         assert len(clock["evidence"]) == 4
+
+
+READS = ("clock", "observe", "store.read_dir", "store.held", "store.images")
+FAULTS = {"silent": silent, "reply lost": reply_lost, "store": fail("store", "/vmstorage hangs")}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("op", READS)
+def test_what_fails_everywhere_is_said_and_accuses_nobody(
+    sim: SimCluster, desk: Desk, op: str, fault: str
+) -> None:
+    with sim:
+        sim.add_vm("web", "vmhost1", also_defined_on=["vmhost2"])
+        owner(sim, "web", "vmhost1")
+        sim.store.image("unused.qcow2")
+        sim.faults.on(FAULTS[fault], op=op, n=None)
+        ended = desk.type(audit, json=True)
+        assert ended.code == 3, ended.text
+        kinds = {f["kind"] for f in ended.document["findings"]}
+        assert kinds - {"unused-image"} <= {"silent", "not-judged"}
+
+
+@pytest.mark.parametrize("op", [op for op in READS if op.startswith("store.")])
+def test_what_one_host_cannot_read_is_read_through_another(sim: SimCluster, desk: Desk, op: str) -> None:
+    with sim:
+        sim.add_vm("web", "vmhost1")
+        sim.faults.on(fail("store", "/vmstorage hangs"), op=op, host="vmhost1", n=None)
+        assert found(desk) == {}
 
 
 # -- what the next boot would do -----------------------------------------------------------------------

@@ -157,6 +157,10 @@ def test_a_guard_that_is_not_what_it_should_be(fab: Fab) -> None:
     assert "systemctl" in outdated[THREE][0]
     assert fab("-H", ALL, "host.guard", "--yes").code == 0
     until(lambda: not kinds(fab("audit", "--json")), 20, "the locks of the hosts")
+    (lab.disk(FOUR) / HOOK).write_text("#!/bin/sh\nexit 0\n")
+    foreign = seen(fab, "guard-foreign")["guard-foreign"]
+    assert foreign["evidence"][0] == "/etc/libvirt/hooks/qemu on vmhost4 is not vmfab's."
+    (lab.disk(FOUR) / HOOK).unlink()
 
 
 def test_a_save_that_stayed_behind(fab: Fab) -> None:

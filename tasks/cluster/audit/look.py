@@ -111,9 +111,9 @@ def _guard(ops: HostOps, inventory: Inventory, facts: HostFacts) -> GuardState:
     """The guard as `host.guard` would find it: whatever it would change is outdated."""
     if facts.guarded is None:
         return GuardState("unread", ("the host did not say",))
-    if not facts.guarded:
-        return GuardState("missing")
     try:
+        if not facts.guarded and ops.file_read(guard.HOOK).text is None:
+            return GuardState("missing")
         plan = guard.plan(ops, inventory)
     except Refused as error:
         return GuardState("foreign", (error.message, error.hint))
