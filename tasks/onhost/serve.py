@@ -14,7 +14,10 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     ping          {}                                -> {}
     observe       {mount, plan}                     -> facts of host, libvirt and store; XML only with `plan`
     running       {mount}                           -> {at, domains, processes, files, store}
+    clock         {}                                -> {at}
     look          {mount, paths}                    -> {files: {path: what it is}}
+    store.held    {mount, paths}                    -> {held: {path: text of who holds that lock}}
+    store.images  {mount, seconds}                  -> {images, complete, why}: see `survey`
     dumpxml       {uuid, inactive, security}        -> {xml}
     watch         {uuid, seconds}                   -> {state, reason}, early when its process ends
     define        {xml}                             -> {}
@@ -32,9 +35,6 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     store.read    {mount, path}                     -> {text: str or null}
     store.list    {mount, path}                     -> {names}
     store.read_dir {mount, path}                    -> {files: {name: text}}
-    store.held    {mount, paths}                    -> {held: {path: text of who holds that lock}}
-    store.images  {mount, seconds}                  -> {images, complete, why}: see `survey`
-    clock         {}                                -> {at}
     store.write   {mount, path, text, exclusive}    -> {}; error "locked" with the text of what exists
     store.append  {mount, path, text}               -> {}
     store.remove, store.makedirs {mount, path}      -> {}
@@ -328,14 +328,14 @@ OPERATIONS: dict[str, Operation] = {
     "observe": lambda r: facts.observe(r.mount, plan=r.flag("plan")),
     "running": lambda r: facts.running(r.mount),
     "dumpxml": _dumpxml,
+    "clock": lambda r: survey.clock(),
     "look": lambda r: facts.look(r.mount, texts_of(r.args, "paths")),
+    "store.held": lambda r: {"held": survey.held(r.mount, texts_of(r.args, "paths"), r.left(store.SLOW))},
+    "store.images": lambda r: survey.images(r.mount, seconds_of(r.args, "seconds")),
     "watch": _watch,
     "store.read": lambda r: {"text": store.read(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.list": lambda r: {"names": store.names(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.read_dir": lambda r: {"files": store.read_dir(r.mount, r.text("path"), r.left(store.SLOW))},
-    "store.held": lambda r: {"held": survey.held(r.mount, texts_of(r.args, "paths"), r.left(store.SLOW))},
-    "store.images": lambda r: survey.images(r.mount, seconds_of(r.args, "seconds")),
-    "clock": lambda r: survey.clock(),
     "file.read": lambda r: files.read(absolute_of(r.args, "path")),
     "define": _define,
     "undefine": _undefine,
