@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tasks.cluster import journal
 from tasks.cluster.audit.finding import Finding, fab, listed, moment
@@ -111,12 +111,17 @@ def lock_of_vm(uuid: str) -> str:
 
 def locks_of(record: journal.Record) -> tuple[str, ...]:
     """The locks that an operation may hold as long as it is at work."""
-    paths = [f"locks/op-{record.id}"]
-    for move in record.moves:
-        if move["uuid"] not in record.results:
-            paths.append(lock_of_vm(move["uuid"]))
-        paths += [f"locks/host-{move['source']}", f"locks/host-{move['target']}"]
-    return tuple(dict.fromkeys(paths))
+    hosts = dict.fromkeys(move[side] for move in record.moves for side in ("source", "target"))
+    return (
+        f"locks/op-{record.id}",
+        *(lock_of_vm(move["uuid"]) for move in _left(record)),
+        *(f"locks/host-{host}" for host in hosts),
+    )
+
+
+def _left(record: journal.Record) -> list[Mapping[str, str]]:
+    """The moves of which no end is known."""
+    return [move for move in record.moves if move["uuid"] not in record.results]
 
 
 def under_way(seen: Seen, record: journal.Record) -> bool:
@@ -149,7 +154,7 @@ def _journal(seen: Seen, name: str, text: str) -> Iterator[Finding]:
     # Without the locks nobody can tell it from one that is at work; that they are unread is told.
     if record.ended or seen.held is None or under_way(seen, record):
         return
-    left = [move for move in record.moves if move["uuid"] not in record.results]
+    left = _left(record)
     told = [f"begun by {record.by} at {moment(record.at)}; none of its locks is held any more"]
     for move in left:
         where = [d.host for d in seen.snapshot.where_running(Vm(move["uuid"], move["vm"]))]
