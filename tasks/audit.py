@@ -76,12 +76,16 @@ def summary(report: Report) -> str:
     from tasks.cluster.audit.finding import SEVERITIES, listed
 
     counts = asked(report)
-    text = f"{counts['hosts_answering']} of {counts['hosts']} hosts answered, {counts['vms']} VMs"
-    text += "" if counts["images"] is None else f", {counts['images']} images"
+    text = f"{counts['hosts_answering']} of {counts['hosts']} hosts answered, {_number(counts['vms'], 'VM')}"
+    text += "" if counts["images"] is None else f", {_number(counts['images'], 'image')}"
     number = {s: sum(f.severity == s for f in report.findings) for s in SEVERITIES}
     found = [f"{n} {s}" for s, n in number.items() if n]
     text += f": {listed(found)}." if found else ": nothing found."
     return text if report.complete else text + " Not everything could be looked at."
+
+
+def _number(number: int | None, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def asked(report: Report) -> dict[str, int | None]:

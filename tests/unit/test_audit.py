@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.audit import summary
 from tasks.cluster.audit import definitions, hosts, images, judge, owners
 from tasks.cluster.audit.finding import SEVERITIES, Finding, fab, in_order, listed
 from tasks.cluster.audit.seen import GuardState, Offset, Seen, Unread
@@ -313,6 +314,15 @@ def test_exit_codes() -> None:
         return judge.Report(seen_of(), tuple(Finding(s, "x", "y") for s in severities), ()).code
 
     assert (code(), code("drift"), code("breach", "drift"), code("breach", "unknown")) == (0, 1, 1, 3)
+
+
+def test_the_last_line_counts() -> None:
+    seen = seen_of(host("vmhost1", domain("web")), Silent("vmhost2", "no route"))
+    assert summary(judge.Report(seen, (), ())) == "1 of 2 hosts answered, 1 VM, 0 images: nothing found."
+    some = tuple(Finding(severity, "x", "y") for severity in ("breach", "drift", "drift", "unknown"))
+    assert summary(judge.Report(dataclasses.replace(seen, survey=None), some, ())) == (
+        "1 of 2 hosts answered, 1 VM: 1 breach, 1 unknown and 2 drift. Not everything could be looked at."
+    )
 
 
 def test_differences_are_short_and_without_passwords() -> None:
