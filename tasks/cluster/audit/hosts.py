@@ -121,7 +121,7 @@ def _guards(seen: Seen) -> Iterator[Finding]:
 
 def _beacons(seen: Seen) -> Iterator[Finding]:
     """Living hosts whose lock is free: to everybody else that is a sign of death."""
-    if seen.held is None:
+    if seen.held is None or seen.beacons is None:
         return
     for facts in seen.snapshot.facts():
         if facts.guarded and not facts.store.problem and f"hosts/{facts.host}" not in seen.held:

@@ -104,7 +104,7 @@ def _shared(seen: Seen, told: set[frozenset[str]]) -> Iterator[Finding]:
         yield Finding(
             "danger",
             "shared-image",
-            f"{which} the same image for writing: if {len(uuids)} of them ever run, it is destroyed.",
+            f"{which} the same image for writing: if two of them ever run at once, it is destroyed.",
             tuple(dict.fromkeys(d.host for d in named)),
             names,
             (

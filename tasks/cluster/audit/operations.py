@@ -165,7 +165,8 @@ def _journal(seen: Seen, name: str, text: str) -> Iterator[Finding]:
     yield Finding(
         "drift",
         "interrupted",
-        f"'{record.command}' was interrupted" + (f" with {len(left)} VMs left." if left else " at its end."),
+        f"'{record.command}' was interrupted"
+        + (f" with {listed(m['vm'] for m in left)} left." if left else " at its end."),
         tuple(dict.fromkeys(move["source"] for move in left)),
         tuple(move["vm"] for move in left),
         tuple(told),
