@@ -97,7 +97,7 @@ def _shared(seen: Seen, told: set[frozenset[str]]) -> Iterator[Finding]:
         uuids = frozenset(d.vm.uuid for d in domains)
         if len(uuids) > 1 and not any(len(t) > 1 and t <= uuids for t in told):
             together[uuids].append(key)
-    for uuids, keys in together.items():
+    for keys in together.values():
         named = sorted({d for key in keys for d in users[key]}, key=lambda d: (d.vm.name, d.host))
         names = tuple(dict.fromkeys(d.vm.name for d in named))
         which = f"{listed(names)} name" if len(names) > 1 else f"{names[0]} has two UUIDs, which name"
