@@ -3,6 +3,7 @@
 from invoke import Collection
 
 from tasks import (
+    audit,
     check,
     demo,
     drain,
@@ -21,6 +22,7 @@ from tasks.cli import executor
 executor.install()
 
 ns = Collection(
+    audit.audit,
     check.test,
     demo.demo,
     drain.drain,

@@ -14,6 +14,7 @@ from tasks.cluster.errors import HostError
 from tasks.cluster.hostfiles import Ended, HostFile
 from tasks.cluster.link import Link, Progress
 from tasks.cluster.model import FileId, HostFacts, RunningNow
+from tasks.cluster.storeimages import Survey, survey
 
 #: Seconds. Reads answer at once or the host has a problem; changes wait for libvirt's own time-outs
 #: (virsh destroy gives up after about 40 s).
@@ -88,6 +89,20 @@ class HostOps:
         """
         reply = self._call("store.read_dir", deadline=READ, mount=self._mount, path=folder, unless=unless)
         return {str(name): str(text) for name, text in reply["files"].items()}
+
+    def store_held(self, paths: Iterable[str]) -> dict[str, str]:
+        """Which of these files below MOUNT/.vmfab are locked, with the holder's text; makes none of them."""
+        reply = self._call("store.held", deadline=READ, mount=self._mount, paths=sorted(paths))
+        return {str(path): str(text) for path, text in reply["held"].items()}
+
+    def store_images(self, seconds: float) -> Survey:
+        """Files below the mount that look like images, as far as `seconds` suffice to find them."""
+        reply = self._call("store.images", deadline=seconds + 2 * READ, mount=self._mount, seconds=seconds)
+        return self._understood(survey, reply)
+
+    def clock(self) -> float:
+        """The host's time, seconds since the epoch."""
+        return float(self._call("clock", deadline=READ)["at"])
 
     def file_read(self, path: str) -> HostFile:
         """A file on the host's own disk. Raises HostError of kind "file" for what is no regular file."""

@@ -101,7 +101,7 @@ def _traces(snapshot: Snapshot) -> Iterator[_Trace]:
     for facts in snapshot.facts():
         for d in facts.domains:
             yield _Trace(d.vm, facts.host, next(number), d)
-        for p in _strays(facts):
+        for p in stray_processes(facts):
             yield _Trace(Vm(p.uuid, p.name), facts.host, next(number))
 
 
@@ -153,7 +153,7 @@ def _same_vm(traces: Iterable[_Trace]) -> list[list[_Trace]]:
     return list(groups.values())
 
 
-def _strays(facts: HostFacts) -> list[QemuProcess]:
+def stray_processes(facts: HostFacts) -> list[QemuProcess]:
     """qemu processes that libvirtd does not list as running, if it answered at all."""
     known = {d.pid for d in facts.domains if d.running and d.pid is not None}
     listed = {d.vm.uuid for d in facts.domains if d.running}
@@ -245,7 +245,7 @@ def _of_host(host: HostFacts | Silent) -> list[Finding]:
                 p.name,
                 advice=f"On {host.host}: ps -fp {p.pid}.",
             )
-            for p in _strays(host)
+            for p in stray_processes(host)
         )
         found += (
             Finding(

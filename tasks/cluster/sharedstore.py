@@ -10,6 +10,7 @@ from tasks.cluster.errors import Failed, HostError, HostSilent
 from tasks.cluster.hostops import HostOps
 from tasks.cluster.model import Snapshot
 from tasks.cluster.session import Session
+from tasks.cluster.storeimages import Survey
 
 T = TypeVar("T")
 
@@ -44,6 +45,14 @@ class SharedStore:
 
     def read(self, path: str) -> str | None:
         return self._through(lambda ops: ops.store_read(path))
+
+    def held(self, paths: Sequence[str]) -> dict[str, str]:
+        """Which of these lock files somebody holds, with the holder's text."""
+        return self._through(lambda ops: ops.store_held(paths))
+
+    def images(self, seconds: float) -> Survey:
+        """Files below the mount that look like images, as far as they are found within so many seconds."""
+        return self._through(lambda ops: ops.store_images(seconds))
 
     def write(self, path: str, text: str) -> None:
         """Replace a file atomically."""

@@ -14,7 +14,10 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     ping          {}                                -> {}
     observe       {mount, plan}                     -> facts of host, libvirt and store; XML only with `plan`
     running       {mount}                           -> {at, domains, processes, files, store}
+    clock         {}                                -> {at}
     look          {mount, paths}                    -> {files: {path: what it is}}
+    store.held    {mount, paths}                    -> {held: {path: text of who holds that lock}}
+    store.images  {mount, seconds}                  -> {images, complete, why}: see `survey`
     dumpxml       {uuid, inactive, security}        -> {xml}
     watch         {uuid, seconds}                   -> {state, reason}, early when its process ends
     define        {xml}                             -> {}
@@ -55,7 +58,7 @@ import sys
 import threading
 import time
 
-from . import children, facts, files, lifecycle, runninglist, store, virsh
+from . import children, facts, files, lifecycle, runninglist, store, survey, virsh
 from .problem import Problem, absolute_of, bad, flag_of, seconds_of, text_of, texts_of, uuid_of
 
 TYPE_CHECKING = False
@@ -341,7 +344,10 @@ OPERATIONS: dict[str, Operation] = {
     "observe": lambda r: facts.observe(r.mount, plan=r.flag("plan")),
     "running": lambda r: facts.running(r.mount),
     "dumpxml": _dumpxml,
+    "clock": lambda r: survey.clock(),
     "look": lambda r: facts.look(r.mount, texts_of(r.args, "paths")),
+    "store.held": lambda r: {"held": survey.held(r.mount, texts_of(r.args, "paths"), r.left(store.SLOW))},
+    "store.images": lambda r: survey.images(r.mount, seconds_of(r.args, "seconds")),
     "watch": _watch,
     "store.read": lambda r: {"text": store.read(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.list": lambda r: {"names": store.names(r.mount, r.text("path"), r.left(store.SLOW))},

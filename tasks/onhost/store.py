@@ -328,6 +328,14 @@ def kept() -> Iterator[list[int]]:
 # -- within the child ----------------------------------------------------------------------------------
 
 
+def within(mount: str, work: Callable[[int], Any], timeout: float) -> Any:
+    """The JSON-able result of `work`, done in a child that is given the mount's root folder, opened.
+
+    Raises Problem "store" when it is not mounted or does not answer within `timeout` seconds.
+    """
+    return _ask(mount, lambda: work(_root(mount)), timeout)
+
+
 def _ask(mount: str, work: Callable[[], Any], timeout: float) -> Any:
     return children.ask(lambda: _worded(mount, work), timeout=timeout, what=mount)
 

@@ -147,6 +147,41 @@ class HostContract:
         assert (found[missing].exists, found[missing].on_store) == (False, True)
         assert (found[elsewhere].exists, found[elsewhere].on_store) == (False, False)
 
+    # -- what an audit asks --------------------------------------------------------------------------
+
+    def test_the_clock_is_that_of_the_facts(self, bench: Bench) -> None:
+        ops = bench.open()
+        before = ops.observe().at
+        assert before <= ops.clock() <= ops.observe().at
+
+    def test_locks_are_told_without_a_trace(self, bench: Bench) -> None:
+        ops, other = bench.open(), bench.open(OTHER)
+        assert ops.store_held(["locks/vm-1", "locks/vm-2"]) == {}
+        other.store_lock("locks/vm-1", {"by": "ada"})
+        for asked in (ops, other):
+            held = asked.store_held(["locks/vm-1", "locks/vm-2"])
+            assert {path: json.loads(text)["by"] for path, text in held.items()} == {"locks/vm-1": "ada"}
+        other.store_unlock("locks/vm-1")
+        assert ops.store_held(["locks/vm-1", "locks/vm-2"]) == {}
+        assert ops.store_read("locks/vm-2") is None
+        assert taken(other, "locks/vm-1")
+        with refused("bad-request"):
+            ops.store_held(["../etc/passwd"])
+
+    def test_images_are_found_by_the_keys_of_the_definitions(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        for file in ("left over.img", "linux.iso"):
+            bench.add_image(file)
+        ops = bench.open()
+        ops.store_write("owners/x.img", "x" * 100_000)
+        found = {image.path: image for image in ops.store_images(5.0).images}
+        assert sorted(found) == ["/vmstorage/images/left over.img", "/vmstorage/images/web.img"]
+        web = found["/vmstorage/images/web.img"]
+        assert domain(ops.observe(plan=True), vm).images == {web.key}
+        assert web.allocated > 0
+        assert ops.store_images(5.0).why == ""
+        assert bench.open(OTHER).store_images(5.0) == ops.store_images(5.0)
+
     # -- names and identities ------------------------------------------------------------------------
 
     @pytest.mark.parametrize("name", HOSTILE)
@@ -557,6 +592,8 @@ class HostContract:
                 lambda: ops.store_write("x", "x"),
                 lambda: ops.store_append("x", "x"),
                 lambda: ops.store_lock("locks/x", {}),
+                lambda: ops.store_held(["locks/x"]),
+                lambda: ops.store_images(1.0),
             )
             for use in uses:
                 with refused("store"):

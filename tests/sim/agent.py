@@ -72,6 +72,9 @@ class Agent:
             "file.write": self._file_write,
             "file.remove": self._file_remove,
             "command": self._command,
+            "clock": self._clock,
+            "store.held": self._store_held,
+            "store.images": self._store_images,
             "store.read": self._store_read,
             "store.list": self._store_list,
             "store.read_dir": self._store_read_dir,
@@ -399,6 +402,9 @@ class Agent:
             # A transient domain disappears with its process.
             return ("no domain, but a qemu process" if self._stray(uuid) else "shut off"), "unknown"
 
+    def _clock(self) -> Reply:
+        return {"at": self.host.cluster.clock.now() + self.host.clock_skew}
+
     # -- /root/running_vms ---------------------------------------------------------------------------
 
     def _save_running(self, write: bool) -> Reply:
@@ -463,6 +469,30 @@ class Agent:
             and not (unless and unless in t.rstrip("\n").rpartition("\n")[2])
         }
         return {"files": dict(sorted(found.items()))}
+
+    def _store_held(self, mount: str, paths: list[str]) -> Reply:
+        self._pause(READ_TIME)
+        asked = [self._store(path, write=False) for path in paths]
+        locks = self.host.view.store.locks
+        return {"held": {path: self._files.get(path, "") for path in asked if path in locks}}
+
+    def _store_images(self, mount: str, seconds: float) -> Reply:
+        self._pause(READ_TIME)
+        self._store("store-id", write=False)
+        images = [
+            {
+                "path": f"{MOUNT}/{image.path}",
+                "ino": image.ino,
+                "size": image.bytes,
+                "allocated": image.bytes,
+                "modified": self.host.booted_at,
+                "format": "qcow2",
+                "needs": [self.host.view.store.image(base).ino for base in image.bases],
+            }
+            for image in self.host.view.store.images.values()
+            if not image.path.endswith(".iso")
+        ]
+        return {"images": sorted(images, key=lambda i: str(i["path"])), "complete": True, "why": ""}
 
     def _store_init(self, mount: str) -> Reply:
         self._pause(READ_TIME)

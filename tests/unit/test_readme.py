@@ -188,3 +188,12 @@ def test_every_link_within_the_page_leads_somewhere() -> None:
 def test_nothing_of_one_machine_is_in_it() -> None:
     assert re.findall(r"/(?:work|home|tmp)/\S*|root@\w+", README) == []
     assert "@@" not in README
+
+
+def test_the_table_of_an_audits_findings_has_all_kinds() -> None:
+    folder = ROOT / "tasks/cluster/audit"
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py")))
+    made = set(re.findall(r'Finding\(\s*(?:"\w+"|[^,"]+(?:"[^,]+)*?),\s*"([a-z-]+)"', text))
+    made |= {"running-vms", *re.findall(r'"([a-z-]+)": "(?:unknown|drift|danger)"', text)}
+    shown = {kind for row in rows(part("## Audit")) for kind in re.findall(r"`([a-z-]+)`", row[0])}
+    assert shown == made
