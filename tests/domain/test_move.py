@@ -61,6 +61,16 @@ def test_same_definition_is_not_defined_again(sim: SimCluster) -> None:
         assert not [c for c in sim.calls if c.op == "define"]
 
 
+def test_autostart_is_turned_off_on_the_target_before_anything_is_stopped(sim: SimCluster) -> None:
+    """After a reboot libvirt would start it there, wherever it may run by then."""
+    with sim:
+        vm = sim.add_vm("web", "vmhost1", also_defined_on=("vmhost2",))
+        sim["vmhost2"].definitions[vm.uuid].autostart = True
+        sim.faults.on(faults.fail("virsh", "error: no"), op="shutdown")
+        assert move_web(sim, vm).result == "kept"
+        assert not sim["vmhost2"].definitions[vm.uuid].autostart
+
+
 def test_journal_announces_each_step_before_it(sim: SimCluster) -> None:
     with sim:
         vm = sim.add_vm("web", "vmhost1")
@@ -180,6 +190,24 @@ def test_5_other_hosts_libvirt_frozen(sim: SimCluster) -> None:
         assert "vmhost4" in outcome.detail
 
 
+@pytest.mark.parametrize("trouble", ["cut", "libvirt frozen"])
+def test_5_other_host_falls_silent_while_it_stops(sim: SimCluster, trouble: str) -> None:
+    with sim:
+        vm = sim.add_vm("web", "vmhost1")
+
+        def strike(call: faults.Call) -> None:
+            if trouble == "cut":
+                sim["vmhost4"].cut()
+            else:
+                sim["vmhost4"].libvirt_frozen = True
+
+        sim.faults.on(strike, op="shutdown", host="vmhost1")
+        outcome = move_web(sim, vm)
+        assert (outcome.result, sim.where(vm)) == ("unknown", ())
+        assert "vmhost4 does not answer" in outcome.detail
+        assert not [c for c in sim.calls if c.op == "start"]
+
+
 def test_6_target_loses_the_store_while_it_stops(sim: SimCluster) -> None:
     with sim:
         vm = sim.add_vm("web", "vmhost1")
@@ -278,6 +306,21 @@ def test_10_started_by_hand_while_another_host_is_slow_to_answer(sim: SimCluster
         outcome = move_web(sim, vm)
         assert (outcome.result, outcome.running_on) == ("left", "vmhost3"), outcome
         assert sim.where(vm) == ("vmhost3",)
+
+
+def test_10_started_by_hand_after_the_proof_while_the_source_is_slow(sim: SimCluster) -> None:
+    """The source is being told to let go: the proof, made at the same time, is old when that is done."""
+    with sim:
+        vm = sim.add_vm("web", "vmhost1", also_defined_on=("vmhost3",))
+
+        def slow(call: faults.Call) -> None:
+            sim.wait(3.0)
+            sim["vmhost3"].start(vm.uuid)
+
+        sim.faults.on(slow, op="note_running", host="vmhost1")
+        outcome = move_web(sim, vm)
+        assert (outcome.result, outcome.running_on) == ("left", "vmhost3"), outcome
+        assert not [c for c in sim.calls if c.op == "start"]
 
 
 def test_10_started_by_hand_on_the_target_meanwhile(sim: SimCluster) -> None:
