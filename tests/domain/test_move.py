@@ -7,7 +7,7 @@ import pytest
 from tasks.cluster import journal
 from tasks.cluster.events import Event, Phase
 from tasks.cluster.model import Outcome, Vm
-from tests.domain.moves import OPERATION, journal_of, move_of, run_move
+from tests.domain.moves import OPERATION, journal_of, move_of, run_all, run_move
 from tests.sim import faults
 from tests.sim.cluster import SimCluster
 from tests.sim.guests import Behaviour
@@ -280,6 +280,26 @@ def test_8_start_lost_and_refused_again_starts_nowhere_else(sim: SimCluster) -> 
         assert sim.where(vm) == ("vmhost2",)
 
 
+def test_11_no_start_goes_over_a_link_that_does_not_hold_the_lock(sim: SimCluster) -> None:
+    """The target's link is lost in the proof, and the lock with it; a new link is there, without the lock."""
+    held = []
+    with sim:
+        vm = sim.add_vm("web", "vmhost1")
+
+        def proof_comes(call: faults.Call) -> None:
+            sim.faults.on(faults.silent, op="running", host="vmhost2")
+
+        def look(call: faults.Call) -> None:
+            link = sim.store.locks.get(f"locks/vm-{vm.uuid}")
+            held.append(link is not None and link.carries)
+
+        sim.faults.on(proof_comes, op="wait_off", host="vmhost1", when="after")
+        sim.faults.on(look, op="start", n=None)
+        outcome = move_web(sim, vm)
+        assert (outcome.result, held) == ("moved", [True]), outcome
+        assert sim.where(vm) == ("vmhost2",)
+
+
 def test_10_started_by_hand_elsewhere_meanwhile(sim: SimCluster) -> None:
     with sim:
         vm = sim.add_vm("web", "vmhost1", also_defined_on=("vmhost3",))
@@ -338,6 +358,25 @@ def test_10_shut_down_by_hand_before_its_turn(sim: SimCluster) -> None:
         outcome = move_web(sim, vm)
         assert outcome.result == "left"
         assert sim.where(vm) == ()
+
+
+@pytest.mark.parametrize("where", ["nowhere", "vmhost3"])
+def test_10_stopped_or_moved_by_hand_before_the_end(sim: SimCluster, where: str) -> None:
+    """A VM that has arrived is looked at once more when all are done."""
+    with sim, sim.session() as session:
+        vm = sim.add_vm("web", "vmhost1", also_defined_on=("vmhost3",))
+        slow = sim.add_vm("slow", "vmhost1", behaviour=Behaviour(off_after=20.0))
+
+        def strike(call: faults.Call) -> None:
+            sim["vmhost2"].destroy(vm.uuid)
+            if where != "nowhere":
+                sim[where].start(vm.uuid)
+
+        sim.faults.on(strike, op="start", match=lambda call: call.args["uuid"] == slow.uuid)
+        web, other = run_all(sim, session, [move_of(vm), move_of(slow)]).outcomes
+        assert other.result == "moved"
+        assert web.result == "failed"
+        assert web.detail == f"moved, but at the end it ran on: {where}"
 
 
 def test_11_second_operator_is_refused(sim: SimCluster) -> None:

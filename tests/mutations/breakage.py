@@ -14,6 +14,7 @@ TRACES = ("tests/unit/test_proof.py",)
 PLANS = ("tests/unit/test_eligibility.py", "tests/unit/test_placement.py")
 OBSERVED = ("tests/unit/test_session.py", *STARTS, "tests/domain/test_drain.py")
 ONHOST = ("tests/unit/onhost/test_onhost_lifecycle.py", "tests/unit/onhost/test_onhost_domains.py")
+AGENT = ("tests/unit/onhost/test_onhost_agent.py", "tests/unit/onhost/test_onhost_store.py")
 RESTART = ("tests/unit/test_restart_running_vms.py",)
 HOOK = ("tests/lab/guard/test_hook.py",)
 

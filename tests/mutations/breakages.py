@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutations.breakage import (
+    AGENT,
     HOOK,
     MOVES,
     OBSERVED,
@@ -205,6 +206,20 @@ START_ONCE = (
         MOVES + STARTS,
     ),
     Breakage(
+        "start-without-its-lock",
+        "a start goes over a new link after the one that held the lock was lost",
+        STARTING,
+        (("        ops = self._lock.holder()\n", "        ops = self._session.host(host)\n"),),
+        MOVES + STARTS,
+    ),
+    Breakage(
+        "lock-ends-before-libvirt-is-done",
+        "when the agent ends, its locks are free although libvirt still carries out its start",
+        "tasks/onhost/lifecycle.py",
+        (("change=True, keep=locks)", "change=True)"),),
+        AGENT,
+    ),
+    Breakage(
         "no-lock",
         "whoever finds the VM's lock taken goes on",
         "tasks/cluster/locks.py",
@@ -221,6 +236,18 @@ START_ONCE = (
             ),
         ),
         MOVES + STARTS,
+    ),
+    Breakage(
+        "end-is-not-verified",
+        "a move counts as good although the VM runs elsewhere at its end",
+        "tasks/cluster/relocate.py",
+        (
+            (
+                "    if where == (move.target,) and not after.unsure():\n        return outcome\n",
+                "    return outcome\n",
+            ),
+        ),
+        MOVES,
     ),
     Breakage(
         "source-keeps-the-name",
