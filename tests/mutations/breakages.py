@@ -71,14 +71,13 @@ ASK_EVERYBODY = (
         STARTS,
     ),
     Breakage(
-        "error-is-an-empty-answer",
-        "a host that answers with an error is left out of what all hosts said",
+        "silent-host-is-left-out",
+        "a host that does not answer, or answers with an error, is missing in what all hosts said",
         "tasks/cluster/session.py",
         (
             (
-                "return {name: f.result() if f.done() else Silent(name, late) for name, f in asked.items()}",
-                "answered = {n: f.result() for n, f in asked.items() if f.done()}\n"
-                "        return {n: a for n, a in answered.items() if not isinstance(a, Silent)}",
+                "return Snapshot(seen)\n",
+                "return Snapshot({n: s for n, s in seen.items() if not isinstance(s, Silent)})\n",
             ),
         ),
         OBSERVED,
@@ -221,18 +220,12 @@ START_ONCE = (
     ),
     Breakage(
         "no-lock",
-        "whoever finds the VM's lock taken goes on",
+        "the VM's lock is never taken: two operators may work on it",
         "tasks/cluster/locks.py",
         (
             (
-                "                ops.store_lock(self._path, self._operation.holder())\n"
-                "                self._holder = ops\n",
-                "                self._holder = ops\n"
-                "                ops.store_lock(self._path, self._operation.holder())\n",
-            ),
-            (
-                '            if error.kind != "locked":\n                raise\n            raise Locked(',
-                "            return\n            raise Locked(",
+                "                if self._holder is ops:\n",
+                "                self._holder = ops\n                if True:\n",
             ),
         ),
         MOVES + STARTS,
@@ -380,7 +373,7 @@ GUARD = (
         "hook-gives-back-anybodys",
         "the end of a VM here gives back what another host has claimed",
         HOOK_FILE,
-        (('            if (owner["host"], owner["boot_id"]) == me:\n', "            if True:\n"),),
+        (('if (owner["host"], owner["boot_id"]) == me:\n', "if True:\n"),),
         HOOK,
     ),
     Breakage(

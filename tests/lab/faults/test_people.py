@@ -25,7 +25,7 @@ def test_fault_09_laptop_is_suspended(fab: Fab) -> None:
             for name in ("web", "mail", "db"):
                 fab.await_free(name)
             assert fab.where() == {"db": (THREE,)}
-            again = other("-H", ONE, "vm.start", "mail", "--yes", "--json")
+            again = other("-H", ONE, "vm.start", "mail", "--json")
             assert again.code == 0, again.said
     stopped, started = stopping.done(), starting.done()
     assert started.code == 0, started.said
@@ -60,7 +60,7 @@ def test_fault_10_started_by_hand_while_its_end_is_being_proved(fab: Fab) -> Non
 
 
 def test_fault_10_moved_or_shut_down_by_hand_before_its_turn(fab: Fab) -> None:
-    fab.add(ONE, first="15", moved="now", stopped="now")
+    fab.add(ONE, first="8", moved="now", stopped="now")
     fab.also_define("moved", THREE)
     draining = fab.begin("-H", ONE, "drain", "--parallel", "1", "--to", TWO, "--yes", "--json", *LONG)
     draining.await_words("shutting down")
@@ -102,10 +102,7 @@ def test_fault_11_two_moves_then_two_starts_of_a_vm_at_once(fab: Fab) -> None:
     assert won == targets[codes.index(0)]
     assert fab.starts("web") == [won]
     fab.lab.virsh(won, "destroy", "web")
-    both = [
-        one.begin("-H", host, "vm.start", "web", "--yes")
-        for one, host in zip(operators, (won, ONE), strict=True)
-    ]
+    both = [one.begin("-H", host, "vm.start", "web") for one, host in zip(operators, (won, ONE), strict=True)]
     codes = [one.done().code for one in both]
     assert sorted(codes)[0] == 0, [one.said for one in both]
     assert sorted(codes)[1] in (1, 2), [one.said for one in both]
