@@ -280,6 +280,26 @@ def test_8_start_lost_and_refused_again_starts_nowhere_else(sim: SimCluster) -> 
         assert sim.where(vm) == ("vmhost2",)
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_9_laptop_is_suspended_while_it_stops(sim: SimCluster, taken: bool) -> None:
+    """For longer than hosts wait for it; somebody else may start the VM again meanwhile."""
+    with sim:
+        vm = sim.add_vm("web", "vmhost1")
+
+        def strike(call: faults.Call) -> None:
+            faults.suspend_laptop(60.0)(call)
+            if taken:
+                sim.after(40.0, lambda: sim["vmhost1"].start(vm.uuid))
+
+        sim.faults.on(strike, op="wait_off", host="vmhost1", when="after")
+        outcome = move_web(sim, vm)
+        assert (outcome.result, outcome.running_on) == (
+            ("left", "vmhost1") if taken else ("moved", "vmhost2")
+        )
+        assert sim.where(vm) == (outcome.running_on,)
+        assert len([c for c in sim.calls if c.op == "start"]) == (0 if taken else 1)
+
+
 def test_11_no_start_goes_over_a_link_that_does_not_hold_the_lock(sim: SimCluster) -> None:
     """The target's link is lost in the proof, and the lock with it; a new link is there, without the lock."""
     held = []

@@ -119,6 +119,13 @@ UNKNOWN_IS_NOT_OFF = (
         MOVES + STOPS,
     ),
     Breakage(
+        "next-life-is-stopped-too",
+        "a VM that somebody started again while its host did not answer is destroyed",
+        "tasks/cluster/stopping.py",
+        (("        if self._pid is not None and running and ", "        if False and "),),
+        MOVES,
+    ),
+    Breakage(
         "only-running-is-running",
         "in shutdown, paused, suspended and crashed count as off",
         MODEL,
@@ -359,7 +366,12 @@ GUARD = (
         "hook-without-the-mount",
         "owners are looked up in the bare folder below the mount point",
         HOOK_FILE,
-        (("        if not _is_mount(root):\n", "        if False:\n"),),
+        (
+            (
+                "is_mount(root):\n            raise Refusal(",
+                "is_mount(root) and False:\n            raise Refusal(",
+            ),
+        ),
         HOOK,
     ),
     Breakage(
