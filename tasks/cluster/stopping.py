@@ -64,7 +64,7 @@ class Stopper:
         """Ask the guest to shut down, wait on the host itself for at most `timeout` seconds.
 
         Not off in time is an answer (`off` False), not an error. Raises Unknown when the host stopped
-        answering and did not come back, RunsAlready when it came back and runs it anew.
+        answering and did not come back, RunsAlready when it runs anew there.
         """
         self._announce("shutdown")
         self._tell(Phase.SHUTTING_DOWN, 0.0, timeout)
@@ -83,6 +83,8 @@ class Stopper:
                         ask_again=ASK_AGAIN,
                         progress=lambda e: self._progress(e, begin, timeout),
                     )
+                    if not reply["off"]:
+                        self._require_same(ops.running())
                 return Stopped(bool(reply["off"]), how, self._clock.monotonic())
             except HostSilent as error:
                 self._wait_for_host(error.reason)
@@ -164,7 +166,10 @@ class Stopper:
             self._clock.sleep(1.0)
 
     def _require_same(self, seen: RunningNow) -> None:
-        """Raise RunsAlready when it went off unseen, and somebody has started it on this host again."""
+        """Raise RunsAlready when it went off unseen, and somebody has started it on this host again.
+
+        Whoever did that wants it there; and a destroy would hit a guest that is booting.
+        """
         running = {d.pid for d in seen.active if d.vm.uuid == self._vm.uuid and d.pid is not None}
         if self._pid is not None and running and self._pid not in running:
             raise RunsAlready(

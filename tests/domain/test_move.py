@@ -363,6 +363,21 @@ def test_10_started_by_hand_after_the_proof_while_the_source_is_slow(sim: SimClu
         assert not [c for c in sim.calls if c.op == "start"]
 
 
+def test_10_started_again_on_the_source_between_two_looks(sim: SimCluster) -> None:
+    with sim:
+        vm = sim.add_vm("web", "vmhost1", behaviour=Behaviour(off_after=None))
+
+        def again() -> None:
+            sim["vmhost1"].destroy(vm.uuid)
+            sim["vmhost1"].start(vm.uuid)
+
+        sim.faults.on(lambda call: sim.after(5.0, again), op="shutdown")
+        outcome = move_web(sim, vm)
+        assert (outcome.result, outcome.running_on) == ("left", "vmhost1"), outcome
+        assert "somebody started it there again" in outcome.detail
+        assert not [c for c in sim.calls if c.op in ("destroy", "start")]
+
+
 def test_10_started_by_hand_on_the_target_meanwhile(sim: SimCluster) -> None:
     with sim:
         vm = sim.add_vm("web", "vmhost1")
