@@ -94,6 +94,7 @@ class ColdMove:
         self._stopping = False
         self._released = False
         self._autostart = False
+        self._pid: int | None = None
         self._stopped_by = ""
         self._ended: float | None = None
         self._up: float | None = None
@@ -178,6 +179,7 @@ class ColdMove:
             self._running_on = ", ".join(trace.running_on)
             raise _Left(f"no longer as planned: {trace.words()}")
         self._autostart = domain.autostart
+        self._pid = domain.pid
         refusals = self._recheck(snapshot, move)
         if refusals:
             raise _Left("; ".join(r.reason for r in refusals))
@@ -230,6 +232,7 @@ class ColdMove:
             notify=self._notify,
             announce=self._announce_stop,
             target=move.target,
+            pid=self._pid,
         )
         stopped = stopper.shutdown(move.shutdown_timeout)
         if not stopped.off:

@@ -179,6 +179,20 @@ def test_the_table_of_exit_codes_is_complete() -> None:
     assert {int(row[0]) for row in rows(part("## Exit codes"))} == codes
 
 
+def test_faults_that_are_called_tested_have_tests_of_their_number() -> None:
+    table = rows(part("### Faults to survive"))
+    assert [int(row[0]) for row in table] == [*range(1, 21)]
+    folders = {"real": ROOT / "tests/lab", "simulated": ROOT / "tests/domain"}
+    names = {"real": r"def test_fault_(?:\d\d_and_)*{:02}_", "simulated": r"def test_{}_"}
+    lost = []
+    for number, *_, status in table:
+        for word, folder in folders.items():
+            tests = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("test_*.py"))
+            if word in status and not re.search(names[word].format(int(number)), tests):
+                lost.append((number, word))
+    assert lost == []
+
+
 def test_every_link_within_the_page_leads_somewhere() -> None:
     headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
