@@ -2,12 +2,36 @@
 
 from invoke import Collection
 
-from tasks import check, demo, drain, host, labtasks, migrate, status, vm, vmdefinitions, vmpower
+from tasks import (
+    audit,
+    check,
+    demo,
+    drain,
+    history,
+    host,
+    labtasks,
+    migrate,
+    resume,
+    status,
+    vm,
+    vmdefinitions,
+    vmpower,
+)
 from tasks.cli import executor
 
 executor.install()
 
-ns = Collection(check.test, demo.demo, drain.drain, drain.undrain, migrate.migrate, status.status)
+ns = Collection(
+    audit.audit,
+    check.test,
+    demo.demo,
+    drain.drain,
+    drain.undrain,
+    history.history,
+    migrate.migrate,
+    resume.resume,
+    status.status,
+)
 ns.add_collection(Collection.from_module(host))
 ns.add_collection(Collection.from_module(labtasks), name="lab")
 

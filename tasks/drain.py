@@ -41,8 +41,8 @@ def drain(
 
     With several hosts (-H vmhost1,vmhost2) none of them is a target. VMs that are off stay where they are.
     A second drain of an empty host finds nothing to do. The first Ctrl-C finishes the moves under way, the
-    second stops at once. The same command goes on with what still runs there; a VM that was going off in
-    that moment stays off: 'fab -H HOST vm.start VM' starts it.
+    second stops at once: then 'fab resume', on any laptop, finishes or undoes what was in the middle, and the
+    same drain goes on with the rest.
 
     Exit codes: 0 empty and verified, 1 a VM could not be moved (the table says where each is), 2 refused,
     3 the outcome of a move is unknown, 130 interrupted.
@@ -78,7 +78,7 @@ def drain(
             shutdown_timeout=timeout,
         )
         options = MoveOptions(destroy=not no_destroy, undefine_source=undefine_source)
-        todo = relocation.Relocation(plan, options, allowed, parallel, partial)
+        todo = relocation.Relocation(plan, options, allowed, parallel, partial, kind="drain")
         which = ", ".join(op.hosts)
         relocation.show(op, todo, f"Plan to drain {which}")
         guarding.note_unguarded(op, snapshot)
@@ -96,12 +96,20 @@ def drain(
         begun = op.begin()
         for name in op.hosts:
             held.enter_context(locks.host_lock(session, name, name, begun))
-        for name in op.hosts:
-            moving = any(m.source == name for m in plan.moves)
-            if moving or name not in present:
-                cordon.place(store, name, begun, why="drain", present=present.get(name), drain=moving)
-                op.say(f"{name} is cordoned.")
-        result = relocation.carry(op, session, store, begun, todo) if plan.moves else None
+
+        def cordon_all() -> None:
+            for name in op.hosts:
+                moving = any(m.source == name for m in plan.moves)
+                if moving or name not in present:
+                    cordon.place(store, name, begun, why="drain", present=present.get(name), drain=moving)
+                    op.say(f"{name} is cordoned.")
+
+        result = None
+        if plan.moves:
+            # The journal is there before a cordon names it.
+            result = relocation.carry(op, session, store, begun, todo, first=cordon_all)
+        else:
+            cordon_all()
         code = _verify(op, result.after if result else session.observe(), result, bool(only or exclude))
         if json:
             op.output.document(moves.document(plan, result, code))
@@ -191,7 +199,9 @@ def undrain(
             )
             plan = Plan(plan.moves + found.moves, plan.refusals + found.refusals)
         options = MoveOptions(destroy=not no_destroy)
-        todo = relocation.Relocation(plan, options, allowed, parallel, partial, cordoned=others)
+        todo = relocation.Relocation(
+            plan, options, allowed, parallel, partial, kind="undrain", cordoned=others
+        )
         which = ", ".join(cordoned)
         relocation.show(op, todo, f"Plan to undrain {which}")
         guarding.note_unguarded(op, snapshot)

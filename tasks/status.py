@@ -39,6 +39,8 @@ def status(op: Operator, json: bool = False) -> int:
             is null
         vms: [{name, uuid, state, running_on: [host], defined_on: [host], memory_kib, vcpus, since}]; state is
             libvirt's, or "not known" when it runs nowhere that was seen and a host's VMs are not known
+        operations: [{id, command, by, at, under_way}], commands that have not ended; those that are not under
+            way were interrupted
         findings: [{kind, host, vm, text, advice}], gravest first; kinds are those of tasks.cluster.overview
 
     Examples:
@@ -106,6 +108,12 @@ def show(op: Operator, report: Report) -> None:
     op.say(summary(report))
     guarding.note_unguarded(op, report.snapshot)
     guarding.note_outdated(op, report.snapshot)
+    for one in report.snapshot.operations():
+        if one.held:
+            since = f" (since {moment(one.at)})" if one.at else ""
+            op.say(
+                f"Under way: '{one.command}' by {one.by}{since}" if one.command else "A command is under way."
+            )
     if op.hosts:
         op.say(f"Only {', '.join(op.hosts)} was asked: a VM may run elsewhere, too.")
     for finding in report.findings:
@@ -237,6 +245,10 @@ def document(report: Report) -> dict[str, Any]:
                 "since": line.since,
             }
             for line in report.lines
+        ],
+        "operations": [
+            {"id": o.id, "command": o.command, "by": o.by, "at": o.at, "under_way": o.held}
+            for o in report.snapshot.operations()
         ],
         "findings": [
             {"kind": f.kind, "host": f.host, "vm": f.vm, "text": f.text, "advice": f.advice}

@@ -6,7 +6,7 @@ act on aliases of the inventory, plan over all hosts at once and open their conn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from invoke import Call, Executor, Task
@@ -111,8 +111,39 @@ def install() -> None:
     from fabric.main import program
 
     program.executor_class = VmExecutor
-    program.parse_tasks = _refusing(program.parse_tasks)
+    program.parse_tasks = _refusing(_spelled_out(program, program.parse_tasks))
     program.parse_cleanup = _refusing(program.parse_cleanup)
+
+
+def _spelled_out(program: Any, parse: Callable[[], None]) -> Callable[[], None]:
+    def spell_out_and_parse() -> None:
+        tasks = {name: program.collection[name] for name in program.collection.task_names}
+        program.core.unparsed[:] = spelled_out(program.core.unparsed, tasks)
+        parse()
+
+    return spell_out_and_parse
+
+
+def spelled_out(words: Sequence[str], tasks: Mapping[str, Task[Any]]) -> list[str]:
+    """The command line with a word that a task may be given spelled out: history web -> history --vm=web.
+
+    Invoke knows no arguments that may be left out except flags.
+    """
+    made: list[str] = []
+    task: Task[Any] | None = None
+    may_name, value_follows = "", False
+    for word in words:
+        if value_follows:
+            value_follows = False
+        elif word.startswith("-"):
+            value_follows = isinstance(task, VmTask) and "=" not in word and task.takes_a_value(word)
+        elif may_name and word not in tasks:
+            word, may_name = f"--{may_name}={word}", ""
+        else:
+            task = tasks.get(word)
+            may_name = task.may_name if isinstance(task, VmTask) else ""
+        made.append(word)
+    return made
 
 
 def _refusing(parse: Callable[[], None]) -> Callable[[], None]:

@@ -71,21 +71,26 @@ def patterns(given: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def show_result(op: Operator, result: Result) -> None:
-    """The verified table: VM, from, to, how it stopped, downtime; then what needs a look."""
+    """The verified table, then what needs a look."""
+    show_outcomes(op, result.outcomes)
+    for warning in result.warnings:
+        op.warn(warning)
+
+
+def show_outcomes(op: Operator, outcomes: Sequence[Outcome]) -> None:
+    """A row per move: VM, from, to, result, how it stopped, downtime; then every detail."""
     rows, styles = [], []
-    for o in result.outcomes:
+    for o in outcomes:
         downtime = "" if o.downtime is None else f"{o.downtime:.1f} s"
         rows.append((o.move.vm.name, o.move.source, o.move.target, MEANING[o.result], o.stopped_by, downtime))
         styles.append(_STYLE.get(o.result, "yellow"))
     columns = ("VM", "from", "to", "result", "stopped by", "downtime")
     op.output.table(Table(columns, rows, right=frozenset({"downtime"}), styles=styles))
-    for o in result.outcomes:
+    for o in outcomes:
         if o.detail:
             op.warn(f"{o.move.vm.name}: {o.detail}")
         for warning in o.warnings:
             op.warn(f"{o.move.vm.name}: {warning}")
-    for warning in result.warnings:
-        op.warn(warning)
 
 
 def summary(result: Result) -> str:

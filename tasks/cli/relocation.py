@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from tasks.cli import moves
@@ -18,6 +18,8 @@ from tasks.cluster.relocate import Result, carry_out
 from tasks.cluster.session import Session
 from tasks.cluster.sharedstore import SharedStore, identify
 from tasks.cluster.subject import OVERRIDES
+
+FIRST_CTRL_C = "Interrupted: the moves under way are finished, no more are begun. Ctrl-C again stops now."
 
 #: The last line of a dry run.
 DRY = "Dry run: nothing was changed."
@@ -60,6 +62,8 @@ class Relocation:
     overrides: Collection[str]
     parallel: int
     partial: bool = False
+    #: the command, as the journal tells it
+    kind: str = "migrate"
     #: hosts that take no VM; None: those that the snapshot says
     cordoned: Collection[str] | None = None
 
@@ -78,8 +82,18 @@ def show(op: Operator, r: Relocation, title: str) -> None:
     raise Refused(f"Cannot be moved: {', '.join(stuck)}.", advice)
 
 
-def carry(op: Operator, session: Session, store: SharedStore, operation: Operation, r: Relocation) -> Result:
-    """Make the moves with live progress, and show the verified table."""
+def carry(
+    op: Operator,
+    session: Session,
+    store: SharedStore,
+    operation: Operation,
+    r: Relocation,
+    first: Callable[[], None] = lambda: None,
+) -> Result:
+    """Make the moves with live progress, and show the verified table.
+
+    `first` is done when the plan is journaled, before the first move.
+    """
 
     def recheck(snapshot: Snapshot, move: Move) -> Sequence[Refusal]:
         return placement.recheck(
@@ -97,15 +111,21 @@ def carry(op: Operator, session: Session, store: SharedStore, operation: Operati
             store,
             operation,
             r.plan.moves,
+            kind=r.kind,
             clock=op.clock,
             notify=notify,
             recheck=recheck,
             options=r.options,
             parallel=r.parallel,
-            interrupted=lambda: op.warn(
-                "Interrupted: the moves under way are finished, no more are begun. Ctrl-C again stops now."
-            ),
+            interrupted=lambda: op.warn(FIRST_CTRL_C),
+            overrides=r.overrides,
+            first=first,
         )
     moves.show_result(op, result)
     op.say(moves.summary(result))
+    if not_known := [o.move.vm.name for o in result.outcomes if o.result == "unknown"]:
+        op.warn(
+            f"Not known how it ended: {', '.join(not_known)}. When every host answers again, "
+            "'fab resume' finishes it."
+        )
     return result

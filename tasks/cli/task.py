@@ -34,7 +34,8 @@ class VmTask(Task):  # type: ignore[type-arg]
     It runs only under `tasks.cli.executor.Executor`, which makes the Operator.
     """
 
-    def __init__(self, body: Body, *, takes: Hosts = Hosts.NONE, **options: Any) -> None:
+    def __init__(self, body: Body, *, takes: Hosts = Hosts.NONE, may_name: str = "", **options: Any) -> None:
+        """`may_name` is a flag that may also be given as a word alone: `fab history web`."""
         parameters = dict(list(inspect.signature(body).parameters.items())[1:])
         repeatable = [name for name in parameters if name in flags.REPEATABLE]
         options["iterable"] = [*options.get("iterable", ()), *repeatable]
@@ -42,6 +43,7 @@ class VmTask(Task):  # type: ignore[type-arg]
         options.setdefault("auto_shortflags", False)
         super().__init__(body, **options)
         self.takes = takes
+        self.may_name = may_name
         self.defaults = {name: parameter.default for name, parameter in parameters.items()}
 
     def arg_opts(self, name: str, default: Any, taken_names: set[str]) -> dict[str, Any]:
@@ -50,6 +52,10 @@ class VmTask(Task):  # type: ignore[type-arg]
         if options.get("kind") in (int, float):
             options["kind"] = str
         return options
+
+    def takes_a_value(self, flag: str) -> bool:
+        """Whether a word that follows this flag (`--limit`) belongs to it."""
+        return not isinstance(self.defaults.get(flag.lstrip("-").replace("-", "_"), False), bool)
 
     def understood(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The flags as the body wants them. Raises Refused for a value that makes no sense."""
@@ -90,7 +96,7 @@ class VmTask(Task):  # type: ignore[type-arg]
 
 
 def vmtask(
-    takes: Hosts = Hosts.NONE, *, help: Mapping[str, str] | None = None, **options: Any
+    takes: Hosts = Hosts.NONE, *, help: Mapping[str, str] | None = None, may_name: str = "", **options: Any
 ) -> Callable[[Body], VmTask]:
     """Make a function a task that an operator can type; the examples are in `tasks.cli`.
 
@@ -99,6 +105,6 @@ def vmtask(
     """
 
     def made(body: Body) -> VmTask:
-        return VmTask(body, takes=takes, help=dict(help or {}), **options)
+        return VmTask(body, takes=takes, may_name=may_name, help=dict(help or {}), **options)
 
     return made

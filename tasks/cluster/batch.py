@@ -152,6 +152,6 @@ class Batch(Generic[T, R]):
         open_ones = [self._describe(item) for i, item in enumerate(self._items) if i not in self._results]
         return Interrupted(
             f"Interrupted with {len(open_ones)} unfinished: {'; '.join(open_ones)}.",
-            "Run 'fab status'; the same command again goes on with what still runs, "
-            "'fab -H HOST vm.start NAME' starts a VM that went off.",
+            "Run 'fab resume', here or on another laptop: it looks where each of them is, and finishes or "
+            "undoes its move.",
         )

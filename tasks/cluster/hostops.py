@@ -14,6 +14,7 @@ from tasks.cluster.errors import HostError
 from tasks.cluster.hostfiles import Ended, HostFile
 from tasks.cluster.link import Link, Progress
 from tasks.cluster.model import FileId, HostFacts, RunningNow
+from tasks.cluster.storeimages import Survey, survey
 
 #: Seconds. Reads answer at once or the host has a problem; changes wait for libvirt's own time-outs
 #: (virsh destroy gives up after about 40 s).
@@ -81,10 +82,32 @@ class HostOps:
         reply = self._call("store.read", deadline=READ, mount=self._mount, path=path)
         return None if reply["text"] is None else str(reply["text"])
 
-    def store_read_dir(self, folder: str) -> dict[str, str]:
-        """All files of a folder below MOUNT/.vmfab, by name; empty when the folder does not exist."""
-        reply = self._call("store.read_dir", deadline=READ, mount=self._mount, path=folder)
+    def store_list(self, folder: str) -> tuple[str, ...]:
+        """The names in a folder below MOUNT/.vmfab, sorted; none when it does not exist."""
+        reply = self._call("store.list", deadline=READ, mount=self._mount, path=folder)
+        return tuple(str(name) for name in reply["names"])
+
+    def store_read_dir(self, folder: str, *, unless: str = "") -> dict[str, str]:
+        """All files of a folder below MOUNT/.vmfab, by name; empty when the folder does not exist.
+
+        With `unless`, those whose last line contains it are left out.
+        """
+        reply = self._call("store.read_dir", deadline=READ, mount=self._mount, path=folder, unless=unless)
         return {str(name): str(text) for name, text in reply["files"].items()}
+
+    def store_held(self, paths: Iterable[str]) -> dict[str, str]:
+        """Which of these files below MOUNT/.vmfab are locked, with the holder's text; makes none of them."""
+        reply = self._call("store.held", deadline=READ, mount=self._mount, paths=sorted(paths))
+        return {str(path): str(text) for path, text in reply["held"].items()}
+
+    def store_images(self, seconds: float) -> Survey:
+        """Files below the mount that look like images, as far as `seconds` suffice to find them."""
+        reply = self._call("store.images", deadline=seconds + 2 * READ, mount=self._mount, seconds=seconds)
+        return self._understood(survey, reply)
+
+    def clock(self) -> float:
+        """The host's time, seconds since the epoch."""
+        return float(self._call("clock", deadline=READ)["at"])
 
     def file_read(self, path: str) -> HostFile:
         """A file on the host's own disk. Raises HostError of kind "file" for what is no regular file."""
@@ -157,7 +180,10 @@ class HostOps:
         self._call("store.append", deadline=READ, mount=self._mount, path=path, text=text)
 
     def store_remove(self, path: str) -> None:
-        """Remove a file below MOUNT/.vmfab; already gone is fine."""
+        """Remove a file below MOUNT/.vmfab; already gone is fine.
+
+        Lock files stay, except those of operations, which their holder removes.
+        """
         self._call("store.remove", deadline=READ, mount=self._mount, path=path)
 
     def store_lock(self, path: str, holder: Mapping[str, Any]) -> None:

@@ -148,6 +148,8 @@ def _build(ini: Ini, path: Path) -> Inventory:
         inventory = replace(inventory, shutdown_timeout=settings.seconds(timeout.text))
     if timeouts := cluster.get("vmfab_shutdown_timeouts"):
         inventory = replace(inventory, shutdown_timeouts=settings.timeouts(timeouts.text))
+    if journal_days := cluster.get("vmfab_journal_days"):
+        inventory = replace(inventory, journal_days=settings.days(journal_days.text))
     if ssh_config := cluster.get("vmfab_ssh_config"):
         inventory = replace(inventory, ssh_config=str(path_from(path.parent, ssh_config.text)))
     return inventory

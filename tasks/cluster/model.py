@@ -62,6 +62,8 @@ class Inventory:
     #: seconds before a shutdown becomes a destroy: cluster-wide, and by VM name or glob pattern
     shutdown_timeout: float = 180.0
     shutdown_timeouts: Mapping[str, float] = field(default_factory=dict)
+    #: days for which the journals of ended operations are kept
+    journal_days: int = 400
     #: an OpenSSH client configuration to use instead of ~/.ssh/config; empty for the usual one
     ssh_config: str = ""
     #: group name -> its cluster hosts, in file order; groups without any are left out
@@ -166,6 +168,18 @@ class Cordon:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenOperation:
+    """An operation that has not ended: under way when its lock is held, else interrupted."""
+
+    id: str
+    held: bool
+    command: str = ""
+    by: str = ""
+    #: when it began; None when its lock file does not say
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """One host's answer. `libvirt_problem` is empty when libvirtd answered; otherwise domains are unknown."""
 
@@ -184,6 +198,8 @@ class HostFacts:
     processes: tuple[QemuProcess, ...]
     #: cordons found on the store as this host sees it
     cordons: tuple[Cordon, ...] = ()
+    #: operations of all hosts that have not ended, as this host sees them on the store
+    operations: tuple[OpenOperation, ...] = ()
     #: whether vmfab's hook stands in libvirt's way of a start; None when the host did not say
     guarded: bool | None = None
     #: which guard that is: its version, or "edited" when somebody has changed the hook
@@ -309,6 +325,15 @@ class Snapshot:
             for cordon in facts.cordons:
                 found.setdefault(cordon.host, cordon)
         return found
+
+    def operations(self) -> tuple[OpenOperation, ...]:
+        """Operations that have not ended, oldest first; one whose lock any host sees held is under way."""
+        found: dict[str, OpenOperation] = {}
+        for facts in self.facts():
+            for one in facts.operations:
+                if one.id not in found or one.held:
+                    found[one.id] = one
+        return tuple(found[key] for key in sorted(found))
 
     def unguarded(self) -> tuple[str, ...]:
         """Hosts on which libvirt starts VMs without asking anybody."""

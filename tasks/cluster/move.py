@@ -94,6 +94,7 @@ class ColdMove:
         self._stopping = False
         self._released = False
         self._autostart = False
+        self._pid: int | None = None
         self._stopped_by = ""
         self._ended: float | None = None
         self._up: float | None = None
@@ -178,6 +179,7 @@ class ColdMove:
             self._running_on = ", ".join(trace.running_on)
             raise _Left(f"no longer as planned: {trace.words()}")
         self._autostart = domain.autostart
+        self._pid = domain.pid
         refusals = self._recheck(snapshot, move)
         if refusals:
             raise _Left("; ".join(r.reason for r in refusals))
@@ -230,6 +232,7 @@ class ColdMove:
             notify=self._notify,
             announce=self._announce_stop,
             target=move.target,
+            pid=self._pid,
         )
         stopped = stopper.shutdown(move.shutdown_timeout)
         if not stopped.off:
@@ -250,7 +253,7 @@ class ColdMove:
         self._journal.after(move, Step.SHUTDOWN.value, stopped.how)
 
     def _announce_stop(self, step: str) -> None:
-        self._journal.before(self._move, Step(step).value)
+        self._journal.before(self._move, Step(step).value, autostart=self._autostart)
         self._stopping = True
 
     # -- start ---------------------------------------------------------------------------------------
@@ -399,10 +402,13 @@ class ColdMove:
             detail=detail,
             warnings=tuple(self._warnings),
         )
-        self._book(lambda: self._journal.outcome(outcome))
+        self._book(lambda: self._keep(outcome))
         self._lock.release()
         self._tell(_PHASE_OF[result], detail)
         return outcome
+
+    def _keep(self, outcome: Outcome) -> None:
+        self._journal.outcome(outcome)
 
     def _tell(self, phase: Phase, detail: str = "") -> None:
         self._notify(Event(self._move.vm.name, phase, self._move.source, self._move.target, detail))

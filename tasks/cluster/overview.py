@@ -63,6 +63,7 @@ KINDS = (
     "other-store",
     "stray-process",
     "not-running",
+    "interrupted",
     "cordoned",
 )
 
@@ -100,7 +101,7 @@ def _traces(snapshot: Snapshot) -> Iterator[_Trace]:
     for facts in snapshot.facts():
         for d in facts.domains:
             yield _Trace(d.vm, facts.host, next(number), d)
-        for p in _strays(facts):
+        for p in stray_processes(facts):
             yield _Trace(Vm(p.uuid, p.name), facts.host, next(number))
 
 
@@ -130,6 +131,7 @@ def findings(
         *_images_twice(snapshot),
         *(f for host in snapshot.hosts.values() for f in _of_host(host)),
         *_different_stores(snapshot.facts()),
+        *_interrupted(snapshot),
         *_cordoned(cordons),
     ]
     return tuple(sorted(found, key=lambda f: KINDS.index(f.kind)))
@@ -151,7 +153,7 @@ def _same_vm(traces: Iterable[_Trace]) -> list[list[_Trace]]:
     return list(groups.values())
 
 
-def _strays(facts: HostFacts) -> list[QemuProcess]:
+def stray_processes(facts: HostFacts) -> list[QemuProcess]:
     """qemu processes that libvirtd does not list as running, if it answered at all."""
     known = {d.pid for d in facts.domains if d.running and d.pid is not None}
     listed = {d.vm.uuid for d in facts.domains if d.running}
@@ -243,7 +245,7 @@ def _of_host(host: HostFacts | Silent) -> list[Finding]:
                 p.name,
                 advice=f"On {host.host}: ps -fp {p.pid}.",
             )
-            for p in _strays(host)
+            for p in stray_processes(host)
         )
         found += (
             Finding(
@@ -275,6 +277,19 @@ def _different_stores(hosts: Sequence[HostFacts]) -> list[Finding]:
             advice=f"On {group[0]}: findmnt, and look at the iSCSI session.",
         )
         for group in groups[1:]
+    ]
+
+
+def _interrupted(snapshot: Snapshot) -> list[Finding]:
+    return [
+        Finding(
+            "interrupted",
+            f"'{one.command}' by {one.by} was interrupted" if one.command else "A command was interrupted",
+            advice="To finish or undo what it left: fab resume",
+            at=one.at,
+        )
+        for one in snapshot.operations()
+        if not one.held
     ]
 
 

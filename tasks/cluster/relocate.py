@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from tasks.cluster.batch import Batch, Rest
@@ -10,10 +10,12 @@ from tasks.cluster.clock import Clock
 from tasks.cluster.errors import VmfabError
 from tasks.cluster.events import Event, Notify, Phase
 from tasks.cluster.gates import StartGates
-from tasks.cluster.journal import Journal
+from tasks.cluster.journal import OPEN, Journal
 from tasks.cluster.model import Move, Outcome, Snapshot
-from tasks.cluster.move import ColdMove, MoveOptions, Recheck
+from tasks.cluster.move import ColdMove, Gate, MoveOptions, Recheck
 from tasks.cluster.operation import Operation
+from tasks.cluster.oplock import OperationLock
+from tasks.cluster.pruning import prune
 from tasks.cluster.session import Session
 from tasks.cluster.sharedstore import SharedStore
 
@@ -46,20 +48,89 @@ def carry_out(
     operation: Operation,
     moves: Sequence[Move],
     *,
+    kind: str,
     clock: Clock,
     notify: Notify,
     recheck: Recheck,
     options: MoveOptions,
     parallel: int,
     interrupted: Callable[[], None],
+    overrides: Collection[str] = (),
+    first: Callable[[], None] = lambda: None,
 ) -> Result:
-    """Journal the plan, make the moves, observe the cluster again.
+    """Journal the plan, do what comes `first`, make the moves, observe the cluster again.
 
-    Raises Failed when the journal cannot be begun (nothing was changed then), Interrupted at a second Ctrl-C.
+    `kind` is the command and `overrides` its flags against refusals, as the journal tells them. The
+    operation's lock is held meanwhile; when a move's outcome is not known at the end, the operation stays
+    open, for `resume`.
+
+    Raises Failed when the journal cannot be begun (nothing was changed then), what `first` raises, and
+    Interrupted at a second Ctrl-C.
     """
+    lock = OperationLock(session, store.hosts, operation.id, operation)
+    lock.take()
+    journal = Journal(store, operation, clock, announced=lock.keep)
+    try:
+        try:
+            journal.plan(moves, kind=kind, options=as_written(options, overrides))
+        except VmfabError:
+            lock.end()
+            raise
+        try:
+            first()
+        except VmfabError:
+            close(session, store, journal, lock, "not begun", clock)
+            raise
+
+        def made(move: Move, told: Notify, gate: Gate) -> ColdMove:
+            return ColdMove(
+                session, move, journal, clock=clock, notify=told, recheck=recheck, options=options, gate=gate
+            )
+
+        result = make(
+            session, moves, made, clock=clock, notify=notify, parallel=parallel, interrupted=interrupted
+        )
+        if any(o.result in OPEN for o in result.outcomes):
+            return result
+        warnings = close(
+            session, store, journal, lock, "interrupted" if result.interrupted else "done", clock
+        )
+        return replace(result, warnings=(*result.warnings, *warnings))
+    finally:
+        lock.release()
+
+
+def as_written(options: MoveOptions, overrides: Collection[str]) -> dict[str, bool]:
+    """What the operator chose, as a journal's plan tells it."""
+    chosen = {flag.removeprefix("--").replace("-", "_"): True for flag in sorted(overrides)}
+    return {"destroy": options.destroy, "undefine_source": options.undefine_source, **chosen}
+
+
+def close(
+    session: Session, store: SharedStore, journal: Journal, lock: OperationLock, result: str, clock: Clock
+) -> tuple[str, ...]:
+    """Write that the operation has ended, let its lock go, and remove journals that are too old; warnings."""
+    try:
+        journal.end(result)
+        lock.end()
+        prune(store, days=session.inventory.journal_days, now=clock.now())
+    except VmfabError as error:
+        return (*lock.warnings, str(error))
+    return lock.warnings
+
+
+def make(
+    session: Session,
+    moves: Sequence[Move],
+    made: Callable[[Move, Notify, Gate], ColdMove],
+    *,
+    clock: Clock,
+    notify: Notify,
+    parallel: int,
+    interrupted: Callable[[], None],
+) -> Result:
+    """Make moves, `parallel` at a time, and observe the cluster again. Raises Interrupted."""
     begin = clock.monotonic()
-    journal = Journal(store, operation, clock)
-    journal.plan(moves)
     gates = StartGates()
     last: dict[str, Event] = {}
 
@@ -67,12 +138,7 @@ def carry_out(
         last[event.vm] = event
         notify(event)
 
-    carried = {
-        move: ColdMove(
-            session, move, journal, clock=clock, notify=told, recheck=recheck, options=options, gate=gates
-        )
-        for move in moves
-    }
+    carried = {move: made(move, told, gates) for move in moves}
 
     def prepare(move: Move) -> None:
         carried[move].prepare()
@@ -103,12 +169,7 @@ def carry_out(
     took = clock.monotonic() - begin
     after = session.observe()
     verified = tuple(verify(outcome, after) for outcome in outcomes)
-    result = Result(verified, after, batch.stopped_early, took)
-    try:
-        journal.end("interrupted" if batch.stopped_early else "done")
-    except VmfabError as error:
-        return replace(result, warnings=(str(error),))
-    return result
+    return Result(verified, after, batch.stopped_early, took)
 
 
 def verify(outcome: Outcome, after: Snapshot) -> Outcome:

@@ -63,6 +63,12 @@ class Session:
         """The open link to a host; opens it if need be. Raises HostSilent."""
         return self._opening(name).result()
 
+    def current(self, ops: HostOps) -> bool:
+        """Whether this is the open link to its host, as far as was noticed, and not one that was lost."""
+        with self._lock:
+            future = self._ops.get(ops.host)
+        return future is not None and future.done() and not future.exception() and future.result() is ops
+
     @contextmanager
     def using(self, name: str) -> Iterator[HostOps]:
         """The open link to a host for a few calls; when it is lost in them, the next use opens a new one.

@@ -108,6 +108,14 @@ def seconds(text: str) -> float:
     return found
 
 
+def days(text: str) -> int:
+    """Read a number of days."""
+    match = re.fullmatch(r"([0-9]{1,5})\s*(?:d|days)?", text)
+    if not match or not int(match[1]):
+        raise ValueError(text)
+    return int(match[1])
+
+
 def vm_names(text: str) -> tuple[str, ...]:
     """Read VM names or glob patterns: separated by commas, or as a Python list for names with a comma."""
     if text[:1] in ("[", "(", '"', "'"):
@@ -179,6 +187,7 @@ PORT = Kind("a port number from 1 to 65535", "2222", port)
 BOOLEAN = Kind("yes or no", "yes", boolean)
 SIZE = Kind("a size with its unit", "4GiB", kib)
 SECONDS = Kind("a number of seconds from 1 to a day", "180", seconds)
+DAYS = Kind("a number of days from 1 on", "400", days)
 VM_NAMES = Kind("a list of VM names or patterns", "ns1, ns2", vm_names)
 TIMEOUTS = Kind("a list of NAME=SECONDS, each name once", "mail=600, win*=900", timeouts)
 MOUNT_POINT = Kind("an absolute path without spaces", "/vmstorage", mount_point)
@@ -194,6 +203,9 @@ VARIABLES: Mapping[str, Variable] = {
     ),
     "vmfab_shutdown_timeouts": Variable(
         TIMEOUTS, Scope.CLUSTER, "the same for single VMs: the exact name first, then the first pattern"
+    ),
+    "vmfab_journal_days": Variable(
+        DAYS, Scope.CLUSTER, "how long the journals of ended operations are kept, for history; default 400"
     ),
     "vmfab_ssh_config": Variable(
         FILE, Scope.CLUSTER, "used instead of ~/.ssh/config; a relative path starts at the inventory's folder"

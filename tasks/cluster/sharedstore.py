@@ -10,6 +10,7 @@ from tasks.cluster.errors import Failed, HostError, HostSilent
 from tasks.cluster.hostops import HostOps
 from tasks.cluster.model import Snapshot
 from tasks.cluster.session import Session
+from tasks.cluster.storeimages import Survey
 
 T = TypeVar("T")
 
@@ -25,12 +26,33 @@ class SharedStore:
         self._hosts = list(hosts)
         self._lock = threading.Lock()
 
-    def read_folder(self, folder: str) -> dict[str, str]:
-        """All files of a folder, by name; empty when the folder does not exist."""
-        return self._through(lambda ops: ops.store_read_dir(folder))
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts through which it is reached, the one that was able last first."""
+        with self._lock:
+            return tuple(self._hosts)
+
+    def names(self, folder: str) -> tuple[str, ...]:
+        """The names in a folder, sorted; none when it does not exist."""
+        return self._through(lambda ops: ops.store_list(folder))
+
+    def read_folder(self, folder: str, *, unless: str = "") -> dict[str, str]:
+        """All files of a folder, by name; empty when the folder does not exist.
+
+        With `unless`, those whose last line contains it are left out.
+        """
+        return self._through(lambda ops: ops.store_read_dir(folder, unless=unless))
 
     def read(self, path: str) -> str | None:
         return self._through(lambda ops: ops.store_read(path))
+
+    def held(self, paths: Sequence[str]) -> dict[str, str]:
+        """Which of these lock files somebody holds, with the holder's text."""
+        return self._through(lambda ops: ops.store_held(paths))
+
+    def images(self, seconds: float) -> Survey:
+        """Files below the mount that look like images, as far as they are found within so many seconds."""
+        return self._through(lambda ops: ops.store_images(seconds))
 
     def write(self, path: str, text: str) -> None:
         """Replace a file atomically."""

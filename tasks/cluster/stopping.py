@@ -10,9 +10,10 @@ from tasks.cluster.clock import Clock
 from tasks.cluster.errors import HostError, HostSilent, Unknown
 from tasks.cluster.events import Event, Notify, Phase
 from tasks.cluster.hostops import HostOps
-from tasks.cluster.model import Vm
+from tasks.cluster.model import RunningNow, Vm
 from tasks.cluster.proof import PATIENCE
 from tasks.cluster.session import Session
+from tasks.cluster.starting import RunsAlready
 
 #: Seconds after which a guest that has not reacted is asked again: ACPI is ignored at GRUB and while booting.
 ASK_AGAIN = 15.0
@@ -47,7 +48,9 @@ class Stopper:
         notify: Notify,
         announce: Callable[[str], None] = lambda step: None,
         target: str = "",
+        pid: int | None = None,
     ) -> None:
+        """`pid` is the qemu process that is meant, where known: not one that somebody starts afterwards."""
         self._session = session
         self._vm = vm
         self._host = host
@@ -55,12 +58,13 @@ class Stopper:
         self._notify = notify
         self._announce = announce
         self._target = target
+        self._pid = pid
 
     def shutdown(self, timeout: float) -> Stopped:
         """Ask the guest to shut down, wait on the host itself for at most `timeout` seconds.
 
         Not off in time is an answer (`off` False), not an error. Raises Unknown when the host stopped
-        answering and did not come back.
+        answering and did not come back, RunsAlready when it runs anew there.
         """
         self._announce("shutdown")
         self._tell(Phase.SHUTTING_DOWN, 0.0, timeout)
@@ -79,6 +83,8 @@ class Stopper:
                         ask_again=ASK_AGAIN,
                         progress=lambda e: self._progress(e, begin, timeout),
                     )
+                    if not reply["off"]:
+                        self._require_same(ops.running())
                 return Stopped(bool(reply["off"]), how, self._clock.monotonic())
             except HostSilent as error:
                 self._wait_for_host(error.reason)
@@ -143,7 +149,8 @@ class Stopper:
         while True:
             try:
                 with self._session.using(self._host) as ops:
-                    ops.running()
+                    seen = ops.running()
+                self._require_same(seen)
                 return
             except HostSilent as error:
                 reason = error.reason
@@ -157,6 +164,18 @@ class Stopper:
                 )
             self._tell(Phase.SHUTTING_DOWN, 0.0, None, f"waiting for {self._host}: {reason}")
             self._clock.sleep(1.0)
+
+    def _require_same(self, seen: RunningNow) -> None:
+        """Raise RunsAlready when it went off unseen, and somebody has started it on this host again.
+
+        Whoever did that wants it there; and a destroy would hit a guest that is booting.
+        """
+        running = {d.pid for d in seen.active if d.vm.uuid == self._vm.uuid and d.pid is not None}
+        if self._pid is not None and running and self._pid not in running:
+            raise RunsAlready(
+                f"{self._vm.name} went off on {self._host}, and somebody started it there again.",
+                (self._host,),
+            )
 
     def _progress(self, event: Mapping[str, Any], begin: float, timeout: float) -> None:
         problem = str(event.get("problem", ""))

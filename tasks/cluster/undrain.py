@@ -37,7 +37,7 @@ def records_of(store: SharedStore, cordon: Cordon) -> tuple[journal.Record, ...]
     """
     records = []
     for drain in cordon.drains:
-        text = store.read(f"{journal.FOLDER}/{drain}.json")
+        text = store.read(journal.path_of(drain))
         if text is None:
             raise Refused(f"The journal of drain {drain} is gone from the store.", _BY_HAND)
         try:
@@ -54,9 +54,9 @@ def way_back(snapshot: Snapshot, host: str, records: Sequence[journal.Record]) -
     observed: only one that runs where the drain put it is brought back.
     """
     put: dict[str, tuple[Vm, str]] = {}
-    for record in records:
-        for move in record.moves:
-            if move["source"] == host and move["uuid"] in record.started:
+    for one in records:
+        for move in one.moves:
+            if move["source"] == host and move["uuid"] in one.started:
                 put[move["uuid"]] = (Vm(move["uuid"], move["vm"]), move["target"])
     vms: list[Vm] = []
     stays: list[Stays] = []

@@ -12,6 +12,7 @@ from tasks.cluster.model import (
     Domain,
     FileId,
     HostFacts,
+    OpenOperation,
     QemuProcess,
     RunningNow,
     Store,
@@ -39,6 +40,7 @@ def host_facts(host: str, reply: Mapping[str, Any]) -> HostFacts:
         domains=tuple(_domain(host, d, found) for d in require(reply, "domains", list)),
         processes=_processes(host, reply),
         cordons=tuple(cordon(text) for text in require(reply, "cordons", list)),
+        operations=tuple(_operation(o) for o in require(reply, "operations", list)),
         guarded=None if "guarded" not in reply else require(reply, "guarded", bool),
         guard_version=str(reply.get("guard_version", "")),
         running_vms=None if running is None else tuple(str(n) for n in running),
@@ -61,6 +63,17 @@ def cordon(text: str) -> Cordon:
         why=require(data, "why", str),
         drains=tuple(str(d) for d in require(data, "drains", list)),
     )
+
+
+def _operation(o: Mapping[str, Any]) -> OpenOperation:
+    """An operation's lock; its text is empty when the store was full, or while it is being written."""
+    name, held = require(o, "id", str), require(o, "held", bool)
+    try:
+        data = json.loads(require(o, "holder", str))
+        by, command, at = str(data["by"]), str(data["command"]), float(data["at"])
+    except (ValueError, KeyError, TypeError):
+        return OpenOperation(name, held)
+    return OpenOperation(name, held, command, by, at)
 
 
 def running_now(host: str, reply: Mapping[str, Any]) -> RunningNow:

@@ -29,9 +29,10 @@ def observe(mount: str, *, plan: bool) -> dict[str, Any]:
     libvirt, machines, facts["store"] = children.together(
         lambda: _libvirt(plan),
         lambda: _machine_types() if plan else [],
-        lambda: store.facts(mount, table),
+        lambda: store.facts(mount, table, operations=True),
     )
     facts["cordons"] = facts["store"].pop("cordons")
+    facts["operations"] = facts["store"].pop("operations")
     facts["libvirt_problem"] = libvirt.pop("problem") or machines_problem(machines)
     facts.update(libvirt)
     if not facts["libvirt_problem"]:

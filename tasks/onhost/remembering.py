@@ -59,7 +59,7 @@ def _on_store(where: Any, work: Callable[[int, str], object]) -> None:
         work(top, host)
 
     try:
-        store.within(mount, call, PATIENCE)
+        store.in_folder(mount, call, PATIENCE)
     except Problem as problem:
         if problem.kind != "store":
             raise

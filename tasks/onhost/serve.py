@@ -14,7 +14,10 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     ping          {}                                -> {}
     observe       {mount, plan}                     -> facts of host, libvirt and store; XML only with `plan`
     running       {mount}                           -> {at, domains, processes, files, store}
+    clock         {}                                -> {at}
     look          {mount, paths}                    -> {files: {path: what it is}}
+    store.held    {mount, paths}                    -> {held: {path: text of who holds that lock}}
+    store.images  {mount, seconds}                  -> {images, complete, why}: see `survey`
     dumpxml       {uuid, inactive, security}        -> {xml}
     watch         {uuid, seconds}                   -> {state, reason}, early when its process ends
     define        {xml, mirror?: {mount, host}}     -> {}; see `remembering` for `mirror`
@@ -31,11 +34,11 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     store.init    {mount}                           -> {store_id}
     store.read    {mount, path}                     -> {text: str or null}
     store.list    {mount, path}                     -> {names}
-    store.read_dir {mount, path}                    -> {files: {name: text}}
+    store.read_dir {mount, path, unless?}           -> {files: {name: text}}, without those that end so
     store.write   {mount, path, text, exclusive}    -> {}; error "locked" with the text of what exists
     store.append  {mount, path, text}               -> {}
     store.remove, store.makedirs {mount, path}      -> {}
-    store.lock    {mount, path, holder}             -> {}; error "locked" with the holder's text
+    store.lock    {mount, path, holder: JSON}       -> {}; error "locked" with the holder's text
     store.unlock  {mount, path}                     -> {}
     file.read     {path}                            -> {text: str or null, mode, sha256: str or null}
     file.write    {path, text, mode, expect: sha256 or null}
@@ -55,7 +58,7 @@ import sys
 import threading
 import time
 
-from . import children, facts, files, lifecycle, remembering, runninglist, store, virsh
+from . import children, facts, files, lifecycle, remembering, runninglist, store, survey, virsh
 from .problem import Problem, absolute_of, bad, flag_of, seconds_of, text_of, texts_of, uuid_of
 
 TYPE_CHECKING = False
@@ -272,6 +275,11 @@ def _note_running(r: Request) -> Args:
     return {"before": before, "after": after}
 
 
+def _store_read_dir(r: Request) -> Args:
+    unless = r.text("unless") if "unless" in r.args else ""
+    return {"files": store.read_dir(r.mount, r.text("path"), r.left(store.SLOW), unless)}
+
+
 def _store_write(r: Request) -> Args:
     exclusive = r.flag("exclusive")
     store.write(r.mount, r.text("path"), r.text("text"), exclusive=exclusive, timeout=r.left(store.SLOW))
@@ -294,8 +302,19 @@ def _store_makedirs(r: Request) -> Args:
 
 
 def _store_lock(r: Request) -> Args:
-    store.lock(r.mount, r.text("path"), r.text("holder"), r.left(store.SLOW))
+    store.lock(r.mount, r.text("path"), _signed(r.text("holder")), r.left(store.SLOW))
     return {}
+
+
+def _signed(holder: str) -> str:
+    """The holder's text with this host and process: who ends the process breaks the lock."""
+    try:
+        data = json.loads(holder)
+    except ValueError:
+        raise bad("holder is no JSON") from None
+    if not isinstance(data, dict):
+        raise bad("holder is no JSON object")
+    return json.dumps({**data, "host": os.uname().nodename, "pid": os.getpid()}, ensure_ascii=False)
 
 
 def _store_unlock(r: Request) -> Args:
@@ -329,11 +348,14 @@ OPERATIONS: dict[str, Operation] = {
     "observe": lambda r: facts.observe(r.mount, plan=r.flag("plan")),
     "running": lambda r: facts.running(r.mount),
     "dumpxml": _dumpxml,
+    "clock": lambda r: survey.clock(),
     "look": lambda r: facts.look(r.mount, texts_of(r.args, "paths")),
+    "store.held": lambda r: {"held": survey.held(r.mount, texts_of(r.args, "paths"), r.left(store.SLOW))},
+    "store.images": lambda r: survey.images(r.mount, seconds_of(r.args, "seconds")),
     "watch": _watch,
     "store.read": lambda r: {"text": store.read(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.list": lambda r: {"names": store.names(r.mount, r.text("path"), r.left(store.SLOW))},
-    "store.read_dir": lambda r: {"files": store.read_dir(r.mount, r.text("path"), r.left(store.SLOW))},
+    "store.read_dir": _store_read_dir,
     "file.read": lambda r: files.read(absolute_of(r.args, "path")),
     "define": _define,
     "undefine": _undefine,

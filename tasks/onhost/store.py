@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import threading
+import time
 
 from . import children, mounts
 from .problem import Problem, bad
@@ -29,26 +30,33 @@ FULL = 16 << 20
 FACTS = 3.0
 SLOW = 6.0
 _DRAFT = ".tmp-"
+#: Locks of operations: these files go when the operation has ended, all other lock files stay.
+OPERATION = "op-"
+#: Times that the lock of an operation is tried, and seconds between: somebody may just be looking at it.
+_TRIES = 5
+_PAUSE = 0.05
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 # -- facts ---------------------------------------------------------------------------------------------
 
 
-def facts(mount: str, table: Sequence[Mount], full: int = FULL) -> dict[str, Any]:
+def facts(
+    mount: str, table: Sequence[Mount], full: int = FULL, *, operations: bool = False
+) -> dict[str, Any]:
     """The store as this host sees it; `problem` is one sentence, empty when it can be used.
 
-    With fewer than `full` bytes free it counts as full.
+    With fewer than `full` bytes free it counts as full. With `operations` those that have not ended are told.
     """
     found = mounts.at(mount, table)
     said: dict[str, Any] = {"mount": mount, "mounted": found is not None, "problem": "", "store_id": ""}
-    said.update(fstype="", source="", total_bytes=0, free_bytes=0, cordons=[])
+    said.update(fstype="", source="", total_bytes=0, free_bytes=0, cordons=[], operations=[])
     if found is None:
         said["problem"] = f"{mount} is not mounted"
         return said
     said.update(fstype=found.fstype, source=found.source)
     try:
-        said.update(children.ask(lambda: _space(mount), timeout=FACTS, what=mount))
+        said.update(children.ask(lambda: _space(mount, operations), timeout=FACTS, what=mount))
     except Problem as problem:
         if problem.kind != "store":
             raise
@@ -61,18 +69,42 @@ def facts(mount: str, table: Sequence[Mount], full: int = FULL) -> dict[str, Any
     return said
 
 
-def _space(mount: str) -> dict[str, Any]:
+def _space(mount: str, operations: bool) -> dict[str, Any]:
     root = _root(mount)
     space = os.fstatvfs(root)
     text = _read(root, [FOLDER, "store-id"])
     cordons = [_read(root, [FOLDER, "cordons", name]) for name in _names(root, [FOLDER, "cordons"])]
     return {
         "cordons": [text for text in cordons if text is not None],
+        "operations": _operations(root) if operations else [],
         # Kernels since 5.13 tell a file system's own identity, which is the same on every host.
         "store_id": (text or "").strip() or (f"fsid-{space.f_fsid:x}" if space.f_fsid else ""),
         "total_bytes": space.f_blocks * space.f_frsize,
         "free_bytes": space.f_bavail * space.f_frsize,
     }
+
+
+def _operations(root: int) -> list[dict[str, Any]]:
+    """Operations that have not ended: who, and whether somebody is still at it (their lock is held)."""
+    found = []
+    parts = [FOLDER, "locks"]
+    names = [name for name in _names(root, parts) if name.startswith(OPERATION)]
+    folder = _folder(root, parts, make=False) if names else -1
+    for name in names:
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+        except FileNotFoundError:
+            continue  # ended in this moment
+        try:
+            held = False
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held = True
+            found.append({"id": name[len(OPERATION) :], "holder": _content(fd), "held": held})
+        finally:
+            os.close(fd)
+    return found
 
 
 # -- files ---------------------------------------------------------------------------------------------
@@ -111,8 +143,11 @@ def names(mount: str, path: str, timeout: float) -> list[str]:
     return list(_ask(mount, lambda: _names(_root(mount), parts), timeout))
 
 
-def read_dir(mount: str, path: str, timeout: float) -> dict[str, str]:
-    """The texts of all files in a folder, by name; sub-folders are left out."""
+def read_dir(mount: str, path: str, timeout: float, unless: str = "") -> dict[str, str]:
+    """The texts of all files in a folder, by name; sub-folders are left out.
+
+    With `unless`, files whose last line contains it are left out, too.
+    """
     parts = parts_of(path)
 
     def work() -> dict[str, str]:
@@ -123,7 +158,9 @@ def read_dir(mount: str, path: str, timeout: float) -> dict[str, str]:
                 text = _read(root, [*parts, name])
             except IsADirectoryError:
                 continue
-            if text is not None:  # removed in this moment
+            if text is None:
+                continue  # removed in this moment
+            if not (unless and unless in text.rstrip("\n").rpartition("\n")[2]):
                 found[name] = text
         return found
 
@@ -164,9 +201,9 @@ def append(mount: str, path: str, text: str, timeout: float) -> None:
 
 
 def remove(mount: str, path: str, timeout: float) -> None:
-    """Remove a file; already gone is fine. Lock files stay: removing one would split the lock in two."""
+    """Remove a file; already gone is fine. Lock files stay, except an operation's, by who holds it."""
     parts = parts_of(path)
-    if parts[1] == "locks":
+    if parts[1] == "locks" and not parts[-1].startswith(OPERATION):
         raise bad("lock files are never removed")
 
     def work() -> None:
@@ -189,7 +226,7 @@ def makedirs(mount: str, path: str, timeout: float) -> None:
     _ask(mount, work, timeout)
 
 
-def within(mount: str, work: Callable[[int], None], timeout: float) -> None:
+def in_folder(mount: str, work: Callable[[int], None], timeout: float) -> None:
     """Do something in the opened folder MOUNT/.vmfab, made if need be."""
 
     def inside() -> None:
@@ -223,11 +260,7 @@ def lock(mount: str, path: str, holder: str, timeout: float) -> None:
     def work() -> None:
         folder = _folder(_root(mount), parts[:-1], make=True)
         # Left open: the lock lives as long as this child.
-        fd = os.open(parts[-1], os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Problem("locked", _content(fd)) from None
+        fd = _locked(folder, parts[-1])
         try:
             os.ftruncate(fd, 0)
             _put(fd, holder)
@@ -246,6 +279,29 @@ def lock(mount: str, path: str, holder: str, timeout: float) -> None:
         raise
     with _guard:
         _held[(mount, "/".join(parts))] = _Held(pid, keep)
+
+
+def _locked(folder: int, name: str) -> int:
+    """A file of this name, locked. Raises Problem "locked" with its text."""
+    tries = _TRIES if name.startswith(OPERATION) else 1
+    while True:
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tries -= 1
+            if not tries:
+                raise Problem("locked", _content(fd)) from None
+            os.close(fd)
+            time.sleep(_PAUSE)
+            continue
+        try:
+            same = os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino == os.fstat(fd).st_ino
+        except FileNotFoundError:
+            same = False
+        if same:
+            return fd
+        os.close(fd)  # the one before removed it while we waited: this lock excludes nobody
 
 
 def unlock(mount: str, path: str) -> None:
@@ -279,6 +335,14 @@ def kept() -> Iterator[list[int]]:
 
 
 # -- within the child ----------------------------------------------------------------------------------
+
+
+def within(mount: str, work: Callable[[int], Any], timeout: float) -> Any:
+    """The JSON-able result of `work`, done in a child that is given the mount's root folder, opened.
+
+    Raises Problem "store" when it is not mounted or does not answer within `timeout` seconds.
+    """
+    return _ask(mount, lambda: work(_root(mount)), timeout)
 
 
 def _ask(mount: str, work: Callable[[], Any], timeout: float) -> Any:

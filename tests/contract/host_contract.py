@@ -6,6 +6,7 @@ import json
 import re
 import uuid as uuids
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tasks.cluster import domainxml
 from tasks.cluster.errors import HostError, HostSilent, LinkLost
 from tasks.cluster.hostfiles import Ended, HostFile
 from tasks.cluster.hostops import HostOps
-from tasks.cluster.model import OFF, Domain, HostFacts, Vm
+from tasks.cluster.model import OFF, Domain, HostFacts, OpenOperation, Vm
 from tests.contract.bench import HOST, OTHER, Bench
 
 NOBODY = "00000000-1111-4222-8333-444444444444"
@@ -145,6 +146,41 @@ class HostContract:
         assert (found[image].exists, found[image].on_store) == (True, True)
         assert (found[missing].exists, found[missing].on_store) == (False, True)
         assert (found[elsewhere].exists, found[elsewhere].on_store) == (False, False)
+
+    # -- what an audit asks --------------------------------------------------------------------------
+
+    def test_the_clock_is_that_of_the_facts(self, bench: Bench) -> None:
+        ops = bench.open()
+        before = ops.observe().at
+        assert before <= ops.clock() <= ops.observe().at
+
+    def test_locks_are_told_without_a_trace(self, bench: Bench) -> None:
+        ops, other = bench.open(), bench.open(OTHER)
+        assert ops.store_held(["locks/vm-1", "locks/vm-2"]) == {}
+        other.store_lock("locks/vm-1", {"by": "ada"})
+        for asked in (ops, other):
+            held = asked.store_held(["locks/vm-1", "locks/vm-2"])
+            assert {path: json.loads(text)["by"] for path, text in held.items()} == {"locks/vm-1": "ada"}
+        other.store_unlock("locks/vm-1")
+        assert ops.store_held(["locks/vm-1", "locks/vm-2"]) == {}
+        assert ops.store_read("locks/vm-2") is None
+        assert taken(other, "locks/vm-1")
+        with refused("bad-request"):
+            ops.store_held(["../etc/passwd"])
+
+    def test_images_are_found_by_the_keys_of_the_definitions(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        for file in ("left over.img", "linux.iso"):
+            bench.add_image(file)
+        ops = bench.open()
+        ops.store_write("owners/x.img", "x" * 100_000)
+        found = {image.path: image for image in ops.store_images(5.0).images}
+        assert sorted(found) == ["/vmstorage/images/left over.img", "/vmstorage/images/web.img"]
+        web = found["/vmstorage/images/web.img"]
+        assert domain(ops.observe(plan=True), vm).images == {web.key}
+        assert web.allocated > 0
+        assert ops.store_images(5.0).why == ""
+        assert bench.open(OTHER).store_images(5.0) == ops.store_images(5.0)
 
     # -- names and identities ------------------------------------------------------------------------
 
@@ -501,7 +537,9 @@ class HostContract:
         for taker in (ops, same_host, other):
             with refused("locked") as raised:
                 taker.store_lock("locks/vm-1", {"by": "bob"})
-            assert json.loads(raised.value.detail) == {"by": "ada"}
+            told = json.loads(raised.value.detail)
+            assert (told.pop("host"), told) == (HOST, {"by": "ada", "pid": told["pid"]})
+            assert isinstance(told["pid"], int)
         other.store_lock("locks/vm-2", {"by": "bob"})
         ops.store_unlock("locks/vm-1")
         other.store_lock("locks/vm-1", {"by": "bob"})
@@ -521,6 +559,30 @@ class HostContract:
     def test_lock_files_stay(self, bench: Bench) -> None:
         with refused("bad-request"):
             bench.open().store_remove("locks/vm-1")
+
+    def test_an_operation_is_seen_until_its_lock_file_is_removed(self, bench: Bench) -> None:
+        ops, other = bench.open(), bench.open(OTHER)
+        assert other.observe().operations == ()
+        ops.store_lock("locks/op-1", {"by": "ada", "command": "fab -H x drain", "at": 5.0})
+        under_way = OpenOperation("1", True, "fab -H x drain", "ada", 5.0)
+        assert other.observe().operations == ops.observe().operations == (under_way,)
+        ops.store_unlock("locks/op-1")
+        assert other.observe().operations == (replace(under_way, held=False),)
+        other.store_lock("locks/op-1", {"by": "bob"})
+        assert ops.observe().operations == (OpenOperation("1", True),)
+        other.store_remove("locks/op-1")
+        other.store_unlock("locks/op-1")
+        assert ops.observe().operations == ()
+        assert taken(ops, "locks/op-1")
+
+    def test_a_folder_without_the_files_that_have_ended(self, bench: Bench) -> None:
+        ops = bench.open()
+        ops.store_write("moves/a.json", "plan\nend\n")
+        ops.store_write("moves/b.json", "end\nplan\n")
+        ops.store_write("moves/c.json", "")
+        assert ops.store_list("moves") == ("a.json", "b.json", "c.json")
+        assert ops.store_list("nothing") == ()
+        assert set(ops.store_read_dir("moves", unless="end")) == {"b.json", "c.json"}
 
     # -- trouble -------------------------------------------------------------------------------------
 
@@ -552,6 +614,8 @@ class HostContract:
                 lambda: ops.store_write("x", "x"),
                 lambda: ops.store_append("x", "x"),
                 lambda: ops.store_lock("locks/x", {}),
+                lambda: ops.store_held(["locks/x"]),
+                lambda: ops.store_images(1.0),
             )
             for use in uses:
                 with refused("store"):

@@ -45,6 +45,9 @@ class SimBench:
     def image_exists(self, name: str) -> bool:
         return f"images/{name}.img" in self._cluster.store.images
 
+    def add_image(self, file: str) -> None:
+        self._cluster.store.image(f"images/{file}")
+
     def suspend(self, vm: Vm) -> None:
         self._host.suspend(vm.uuid)
 

@@ -37,7 +37,7 @@ def run_move(
 ) -> Outcome:
     """Carry out one move, both parts, as a fleet would."""
     journal = journal_of(sim, session, operation)
-    journal.plan([move])
+    journal.plan([move], kind="migrate")
     carried = ColdMove(
         session,
         move,
@@ -65,6 +65,7 @@ def run_all(
         SharedStore(session, list(sim.hosts)),
         operation,
         moves,
+        kind="migrate",
         clock=sim.clock,
         notify=(events if events is not None else []).append,
         recheck=lambda snapshot, m: (),

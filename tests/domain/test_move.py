@@ -7,7 +7,7 @@ import pytest
 from tasks.cluster import journal
 from tasks.cluster.events import Event, Phase
 from tasks.cluster.model import Outcome, Vm
-from tests.domain.moves import OPERATION, journal_of, move_of, run_move
+from tests.domain.moves import OPERATION, journal_of, move_of, run_all, run_move
 from tests.sim import faults
 from tests.sim.cluster import SimCluster
 from tests.sim.guests import Behaviour
@@ -59,6 +59,16 @@ def test_same_definition_is_not_defined_again(sim: SimCluster) -> None:
         vm = sim.add_vm("web", "vmhost1", also_defined_on=("vmhost2",))
         assert move_web(sim, vm).result == "moved"
         assert not [c for c in sim.calls if c.op == "define"]
+
+
+def test_autostart_is_turned_off_on_the_target_before_anything_is_stopped(sim: SimCluster) -> None:
+    """After a reboot libvirt would start it there, wherever it may run by then."""
+    with sim:
+        vm = sim.add_vm("web", "vmhost1", also_defined_on=("vmhost2",))
+        sim["vmhost2"].definitions[vm.uuid].autostart = True
+        sim.faults.on(faults.fail("virsh", "error: no"), op="shutdown")
+        assert move_web(sim, vm).result == "kept"
+        assert not sim["vmhost2"].definitions[vm.uuid].autostart
 
 
 def test_journal_announces_each_step_before_it(sim: SimCluster) -> None:
@@ -180,6 +190,24 @@ def test_5_other_hosts_libvirt_frozen(sim: SimCluster) -> None:
         assert "vmhost4" in outcome.detail
 
 
+@pytest.mark.parametrize("trouble", ["cut", "libvirt frozen"])
+def test_5_other_host_falls_silent_while_it_stops(sim: SimCluster, trouble: str) -> None:
+    with sim:
+        vm = sim.add_vm("web", "vmhost1")
+
+        def strike(call: faults.Call) -> None:
+            if trouble == "cut":
+                sim["vmhost4"].cut()
+            else:
+                sim["vmhost4"].libvirt_frozen = True
+
+        sim.faults.on(strike, op="shutdown", host="vmhost1")
+        outcome = move_web(sim, vm)
+        assert (outcome.result, sim.where(vm)) == ("unknown", ())
+        assert "vmhost4 does not answer" in outcome.detail
+        assert not [c for c in sim.calls if c.op == "start"]
+
+
 def test_6_target_loses_the_store_while_it_stops(sim: SimCluster) -> None:
     with sim:
         vm = sim.add_vm("web", "vmhost1")
@@ -252,6 +280,46 @@ def test_8_start_lost_and_refused_again_starts_nowhere_else(sim: SimCluster) -> 
         assert sim.where(vm) == ("vmhost2",)
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_9_laptop_is_suspended_while_it_stops(sim: SimCluster, taken: bool) -> None:
+    """For longer than hosts wait for it; somebody else may start the VM again meanwhile."""
+    with sim:
+        vm = sim.add_vm("web", "vmhost1")
+
+        def strike(call: faults.Call) -> None:
+            faults.suspend_laptop(60.0)(call)
+            if taken:
+                sim.after(40.0, lambda: sim["vmhost1"].start(vm.uuid))
+
+        sim.faults.on(strike, op="wait_off", host="vmhost1", when="after")
+        outcome = move_web(sim, vm)
+        assert (outcome.result, outcome.running_on) == (
+            ("left", "vmhost1") if taken else ("moved", "vmhost2")
+        )
+        assert sim.where(vm) == (outcome.running_on,)
+        assert len([c for c in sim.calls if c.op == "start"]) == (0 if taken else 1)
+
+
+def test_11_no_start_goes_over_a_link_that_does_not_hold_the_lock(sim: SimCluster) -> None:
+    """The target's link is lost in the proof, and the lock with it; a new link is there, without the lock."""
+    held = []
+    with sim:
+        vm = sim.add_vm("web", "vmhost1")
+
+        def proof_comes(call: faults.Call) -> None:
+            sim.faults.on(faults.silent, op="running", host="vmhost2")
+
+        def look(call: faults.Call) -> None:
+            link = sim.store.locks.get(f"locks/vm-{vm.uuid}")
+            held.append(link is not None and link.carries)
+
+        sim.faults.on(proof_comes, op="wait_off", host="vmhost1", when="after")
+        sim.faults.on(look, op="start", n=None)
+        outcome = move_web(sim, vm)
+        assert (outcome.result, held) == ("moved", [True]), outcome
+        assert sim.where(vm) == ("vmhost2",)
+
+
 def test_10_started_by_hand_elsewhere_meanwhile(sim: SimCluster) -> None:
     with sim:
         vm = sim.add_vm("web", "vmhost1", also_defined_on=("vmhost3",))
@@ -280,6 +348,36 @@ def test_10_started_by_hand_while_another_host_is_slow_to_answer(sim: SimCluster
         assert sim.where(vm) == ("vmhost3",)
 
 
+def test_10_started_by_hand_after_the_proof_while_the_source_is_slow(sim: SimCluster) -> None:
+    """The source is being told to let go: the proof, made at the same time, is old when that is done."""
+    with sim:
+        vm = sim.add_vm("web", "vmhost1", also_defined_on=("vmhost3",))
+
+        def slow(call: faults.Call) -> None:
+            sim.wait(3.0)
+            sim["vmhost3"].start(vm.uuid)
+
+        sim.faults.on(slow, op="note_running", host="vmhost1")
+        outcome = move_web(sim, vm)
+        assert (outcome.result, outcome.running_on) == ("left", "vmhost3"), outcome
+        assert not [c for c in sim.calls if c.op == "start"]
+
+
+def test_10_started_again_on_the_source_between_two_looks(sim: SimCluster) -> None:
+    with sim:
+        vm = sim.add_vm("web", "vmhost1", behaviour=Behaviour(off_after=None))
+
+        def again() -> None:
+            sim["vmhost1"].destroy(vm.uuid)
+            sim["vmhost1"].start(vm.uuid)
+
+        sim.faults.on(lambda call: sim.after(5.0, again), op="shutdown")
+        outcome = move_web(sim, vm)
+        assert (outcome.result, outcome.running_on) == ("left", "vmhost1"), outcome
+        assert "somebody started it there again" in outcome.detail
+        assert not [c for c in sim.calls if c.op in ("destroy", "start")]
+
+
 def test_10_started_by_hand_on_the_target_meanwhile(sim: SimCluster) -> None:
     with sim:
         vm = sim.add_vm("web", "vmhost1")
@@ -295,6 +393,25 @@ def test_10_shut_down_by_hand_before_its_turn(sim: SimCluster) -> None:
         outcome = move_web(sim, vm)
         assert outcome.result == "left"
         assert sim.where(vm) == ()
+
+
+@pytest.mark.parametrize("where", ["nowhere", "vmhost3"])
+def test_10_stopped_or_moved_by_hand_before_the_end(sim: SimCluster, where: str) -> None:
+    """A VM that has arrived is looked at once more when all are done."""
+    with sim, sim.session() as session:
+        vm = sim.add_vm("web", "vmhost1", also_defined_on=("vmhost3",))
+        slow = sim.add_vm("slow", "vmhost1", behaviour=Behaviour(off_after=20.0))
+
+        def strike(call: faults.Call) -> None:
+            sim["vmhost2"].destroy(vm.uuid)
+            if where != "nowhere":
+                sim[where].start(vm.uuid)
+
+        sim.faults.on(strike, op="start", match=lambda call: call.args["uuid"] == slow.uuid)
+        web, other = run_all(sim, session, [move_of(vm), move_of(slow)]).outcomes
+        assert other.result == "moved"
+        assert web.result == "failed"
+        assert web.detail == f"moved, but at the end it ran on: {where}"
 
 
 def test_11_second_operator_is_refused(sim: SimCluster) -> None:
@@ -323,7 +440,7 @@ def test_18_store_full_refuses_before_anything(sim: SimCluster) -> None:
         with sim.session() as session:
             journal_ = journal_of(sim, session)
             with pytest.raises(Exception, match="no space left"):
-                journal_.plan([move_of(vm)])
+                journal_.plan([move_of(vm)], kind="migrate")
         assert sim.where(vm) == ("vmhost1",)
 
 

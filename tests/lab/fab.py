@@ -22,8 +22,13 @@ from typing import Any
 from tasks.lab import law
 from tasks.lab.lab import PROJECT, Lab
 from tasks.lab.namespaces import until
+from tests.lab import freezer
 
 ONE, TWO, THREE, FOUR = "vmhost1", "vmhost2", "vmhost3", "vmhost4"
+
+#: One VM's move, and what gives guests on a busy machine time enough to shut down.
+MIGRATE = ("migrate", "web", "--to", TWO, "--yes", "--json")
+LONG = ("--timeout", "200")
 
 #: Seconds for what takes a few on an idle machine.
 PATIENCE = 120.0
@@ -74,7 +79,7 @@ class Running:
     def __init__(self, words: Sequence[str], env: dict[str, str]) -> None:
         self._begin = time.monotonic()
         self.process = subprocess.Popen(
-            words, text=True, env=env,
+            words, text=True, env=env, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self._texts = {"out": "", "err": ""}
@@ -103,6 +108,15 @@ class Running:
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Close the laptop's lid on it: all its processes stand still."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.process.pid, signal.SIGCONT)
 
     def done(self, seconds: float = 240.0) -> Done:
         """Wait for its end."""
@@ -185,6 +199,12 @@ class Fab:
             self.lab.add_vm(name, host, acpi=takes, memory_mib=memory_mib)
         self.counting(*wanted)
 
+    def also_define(self, name: str, *hosts: str) -> None:
+        """Let other hosts know a VM of the first host, as admins do who copy definitions."""
+        xml = self.lab.virsh(ONE, "dumpxml", "--inactive", "--security-info", name)
+        for host in hosts:
+            self.lab.define_vm(host, xml)
+
     def counting(self, *names: str) -> None:
         """Wait until each of these guests really runs: it writes its counter."""
         with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
@@ -209,6 +229,12 @@ class Fab:
         """Wait until so many starts of it were tried."""
         until(lambda: len(self.starts(name)) >= number, seconds, f"a start of {name}", 0.005)
 
+    def await_free(self, name: str, seconds: float = PATIENCE) -> None:
+        """Wait until nobody holds the lock of a VM on the store any more."""
+        lock = self.lab.store / f".vmfab/locks/vm-{self.uuid(name)}"
+        free = ["flock", "--nonblock", str(lock), "true"]
+        until(lambda: subprocess.run(free).returncode == 0, seconds, f"the end of the lock of {name}", 0.2)
+
     def await_off(self, name: str, seconds: float = PATIENCE) -> None:
         """Wait until no host runs it."""
         pids = [one.pid for one in law.emulators(self.lab) if one.name == name]
@@ -226,29 +252,12 @@ class Fab:
         until(lambda: any(w in self.console(host, name) for w in words), seconds, f"{name} to notice", 0.05)
 
     @contextmanager
-    def unkillable(self, name: str) -> Iterator[None]:
-        """Put its qemu process into the kernel's freezer: in state D it survives SIGKILL until it is let go.
-
-        That is what a process does whose disk hangs.
-        """
-        (pid,) = (one.pid for one in law.emulators(self.lab) if one.name == name)
-        mount = self._home / "freezer"
-        mount.mkdir()
-        subprocess.run(["mount", "-t", "cgroup", "-o", "freezer", "freezer", str(mount)], check=True)
-        group = mount / f"vmfab-{pid}"
-        group.mkdir()
-        try:
-            (group / "cgroup.procs").write_text(f"{pid}\n", encoding="ascii")
-            (group / "freezer.state").write_text("FROZEN\n", encoding="ascii")
-            until(lambda: (group / "freezer.state").read_text() == "FROZEN\n", 10, "the freezer")
+    def unkillable(self, *names: str) -> Iterator[None]:
+        """Let their qemu processes survive SIGKILL, as a process does whose disk hangs."""
+        pids = [one.pid for one in law.emulators(self.lab) if one.name in names]
+        assert len(pids) == len(names)
+        with freezer.frozen(pids, self._home / "freezer"):
             yield
-        finally:
-            (group / "freezer.state").write_text("THAWED\n", encoding="ascii")
-            for member in (group / "cgroup.procs").read_text().split():
-                (mount / "cgroup.procs").write_text(member, encoding="ascii")
-            until(lambda: (group / "cgroup.procs").read_text() == "", 10, "the freezer to be empty")
-            group.rmdir()
-            subprocess.run(["umount", str(mount)], check=True)
 
     # -- what is written -----------------------------------------------------------------------------
 

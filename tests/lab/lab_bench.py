@@ -14,6 +14,7 @@ from tasks.cluster import inventory, remote
 from tasks.cluster.hostops import HostOps
 from tasks.cluster.link import Link
 from tasks.cluster.model import Host, Vm
+from tasks.lab import image
 from tasks.lab.lab import Lab
 from tests.contract.bench import HOST
 
@@ -70,6 +71,9 @@ class LabBench:
 
     def image_exists(self, name: str) -> bool:
         return self._lab.image(name).exists()
+
+    def add_image(self, file: str) -> None:
+        image.create(self._lab.image("x").with_name(file))
 
     def suspend(self, vm: Vm) -> None:
         self._lab.virsh(HOST, "suspend", vm.uuid)

@@ -111,7 +111,7 @@ def test_without_a_terminal_it_does_not_ask(fab: Fab) -> None:
     assert fab.state() == before
 
 
-def test_first_ctrl_c_finishes_what_is_under_way(fab: Fab) -> None:
+def test_fault_09_first_ctrl_c_finishes_what_is_under_way(fab: Fab) -> None:
     fab.add(ONE, first="5", second="5")
     words = ("-H", ONE, "drain", "--parallel", "1", "--yes", "--json", *LONG)
     draining = fab.begin(*words)
@@ -130,7 +130,7 @@ def test_first_ctrl_c_finishes_what_is_under_way(fab: Fab) -> None:
     assert done.results == {waiting: "moved"}
 
 
-def test_second_ctrl_c_stops_at_once_and_says_where_things_stand(fab: Fab) -> None:
+def test_fault_09_second_ctrl_c_stops_at_once_and_says_where_things_stand(fab: Fab) -> None:
     fab.add(ONE, first="never", second="never")
     draining = fab.begin("-H", ONE, "drain", "--parallel", "1", "--yes", *LONG)
     draining.await_words("shutting down on vmhost1")
@@ -142,14 +142,19 @@ def test_second_ctrl_c_stops_at_once_and_says_where_things_stand(fab: Fab) -> No
     sentence, hint = done.reason()
     assert "first (vmhost1 to" in sentence
     assert "second (vmhost1 to" in sentence
-    assert "the same command again" in hint
+    assert "fab resume" in hint
     assert fab.where() == {"first": (ONE,), "second": (ONE,)}
+    resumed = fab.other_laptop()("resume", "--yes", "--timeout", "3")
+    assert resumed.code == 0, resumed.said
+    assert f"fab -H {ONE} drain" in resumed.out
+    assert fab.where()["first"] != (ONE,)
+    assert fab.where()["second"] == (ONE,)
     done = fab("-H", ONE, "drain", "--yes", "--json", "--timeout", "3")
     assert done.code == 0, done.said
-    assert done.results == {"first": "moved", "second": "moved"}
+    assert done.results == {"second": "moved"}
 
 
-def test_fab_is_killed_and_another_laptop_goes_on(fab: Fab) -> None:
+def test_fault_09_fab_is_killed_and_another_laptop_goes_on(fab: Fab) -> None:
     fab.add(ONE, first="never", second="never")
     draining = fab.begin("-H", ONE, "drain", "--parallel", "1", "--yes", *LONG)
     draining.await_words("shutting down on vmhost1")

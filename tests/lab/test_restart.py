@@ -95,17 +95,25 @@ def test_vms_are_back_once_after_a_power_loss(ready_lab: Lab) -> None:
     assert evidence.doubts(before, evidence.standing(lab), dict.fromkeys(NAMES, 1)) == []
 
 
-def test_row_19_a_list_of_all_sorts(ready_lab: Lab) -> None:
+def test_fault_19_running_vms_in_every_odd_shape(ready_lab: Lab) -> None:
     lab = ready_lab
+    listed = lab.disk(ONE) / "root/running_vms"
     for name in ("web", "db"):
         lab.add_vm(name, ONE, booted=True)
     before = evidence.standing(lab)
     lab.power_off(ONE)
-    (lab.disk(ONE) / "root/running_vms").write_bytes(b"\r\nunknown\r\n\n web\nweb\r\n  \nweb\ndb")
+    listed.write_bytes(b"\r\nunknown\r\n\n web\nweb\r\n  \nweb\ndb")
     lab.power_on(ONE)
     assert wait_done(lab) == "done: 2 started, 0 ran already, 0 refused, 0 failed, 0 left off, 2 unknown"
     for name in ("web", "db"):
         lab.wait_counting(name)
+    assert evidence.doubts(before, evidence.standing(lab), {"web": 1, "db": 1}) == []
+    said = {None: "there is no /root/running_vms: nothing to start"}
+    said |= dict.fromkeys((b"", b"\n\r\n  \n"), "/root/running_vms names no VM: nothing to start")
+    for text, line in said.items():
+        listed.unlink() if text is None else listed.write_bytes(text)
+        lab.run_on(ONE, [SCRIPT])
+        assert log(lab)[-1] == line
     assert evidence.doubts(before, evidence.standing(lab), {"web": 1, "db": 1}) == []
 
 
@@ -162,7 +170,7 @@ def test_a_vm_moved_away_by_vmfab_is_not_started_again(ready_lab: Lab) -> None:
     assert [start.host for start in law.starts(lab) if start.name == "web"][-1] == TWO
 
 
-def test_row_15_the_whole_cluster_comes_back_where_it_was(ready_lab: Lab) -> None:
+def test_fault_15_the_whole_cluster_comes_back_where_it_was(ready_lab: Lab) -> None:
     lab = ready_lab
     fab(lab, "-H", TWO, "host.autostart", "--yes")
     lab.add_vm("web", ONE, booted=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import posixpath
 import re
 from collections.abc import Callable, Mapping
@@ -32,6 +34,8 @@ STORE_SLOW = 6.0
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
+_numbers = itertools.count(1)
+
 Emit = Callable[[Mapping[str, Any]], None]
 Reply = dict[str, Any]
 
@@ -48,6 +52,7 @@ class Agent:
         self._link = link
         self._scheduler = host.cluster.scheduler
         self._boot = host.boot_id
+        self._number = next(_numbers)
         self._ops: dict[str, Callable[..., Reply]] = {
             "ping": dict,
             "observe": self._observe,
@@ -68,6 +73,9 @@ class Agent:
             "file.write": self._file_write,
             "file.remove": self._file_remove,
             "command": self._command,
+            "clock": self._clock,
+            "store.held": self._store_held,
+            "store.images": self._store_images,
             "store.read": self._store_read,
             "store.list": self._store_list,
             "store.read_dir": self._store_read_dir,
@@ -169,12 +177,21 @@ class Agent:
             "domains": found,
             "processes": self._processes(),
             "cordons": [self._files[p] for p in cordons] if usable else [],
+            "operations": self._operations() if usable else [],
             "running_vms": None if host.running_vms is None else _names(host.running_vms),
             "bridges": sorted(host.bridges),
             "networks": sorted(host.networks),
             "machines": self._machines() if plan and not problem else [],
             "files": self._file_ids(found),
         }
+
+    def _operations(self) -> list[Reply]:
+        locks = self.host.view.store.locks
+        return [
+            {"id": path.removeprefix("locks/op-"), "holder": self._files[path], "held": path in locks}
+            for path in sorted(self._files)
+            if path.startswith("locks/op-")
+        ]
 
     def _machines(self) -> list[str]:
         return [f"x86_64/{m}" for m in (*self.host.machines, "pc", "q35")]
@@ -406,6 +423,9 @@ class Agent:
             # A transient domain disappears with its process.
             return ("no domain, but a qemu process" if self._stray(uuid) else "shut off"), "unknown"
 
+    def _clock(self) -> Reply:
+        return {"at": self.host.cluster.clock.now() + self.host.clock_skew}
+
     # -- /root/running_vms ---------------------------------------------------------------------------
 
     def _save_running(self, write: bool) -> Reply:
@@ -460,11 +480,40 @@ class Agent:
         inside = [posixpath.relpath(p, folder) for p in self._files if p.startswith(folder + "/")]
         return {"names": sorted({p.split("/", 1)[0] for p in inside})}
 
-    def _store_read_dir(self, mount: str, path: str) -> Reply:
+    def _store_read_dir(self, mount: str, path: str, unless: str = "") -> Reply:
         self._pause(READ_TIME)
         folder = self._store(path, write=False)
-        found = {posixpath.basename(p): t for p, t in self._files.items() if posixpath.dirname(p) == folder}
+        found = {
+            posixpath.basename(p): t
+            for p, t in self._files.items()
+            if posixpath.dirname(p) == folder
+            and not (unless and unless in t.rstrip("\n").rpartition("\n")[2])
+        }
         return {"files": dict(sorted(found.items()))}
+
+    def _store_held(self, mount: str, paths: list[str]) -> Reply:
+        self._pause(READ_TIME)
+        asked = [self._store(path, write=False) for path in paths]
+        locks = self.host.view.store.locks
+        return {"held": {path: self._files.get(path, "") for path in asked if path in locks}}
+
+    def _store_images(self, mount: str, seconds: float) -> Reply:
+        self._pause(READ_TIME)
+        self._store("store-id", write=False)
+        images = [
+            {
+                "path": f"{MOUNT}/{image.path}",
+                "ino": image.ino,
+                "size": image.bytes,
+                "allocated": image.bytes,
+                "modified": self.host.booted_at,
+                "format": "qcow2",
+                "needs": [self.host.view.store.image(base).ino for base in image.bases],
+            }
+            for image in self.host.view.store.images.values()
+            if not image.path.endswith(".iso")
+        ]
+        return {"images": sorted(images, key=lambda i: str(i["path"])), "complete": True, "why": ""}
 
     def _store_init(self, mount: str) -> Reply:
         self._pause(READ_TIME)
@@ -492,7 +541,7 @@ class Agent:
 
     def _store_remove(self, mount: str, path: str) -> Reply:
         self._pause(READ_TIME)
-        if path.split("/")[0] == "locks":
+        if path.split("/")[0] == "locks" and not path.startswith("locks/op-"):
             raise AgentError("bad-request", "lock files are never removed")
         self._store(path, write=not self.host.view.store.full)
         self._files.pop(path, None)
@@ -506,7 +555,8 @@ class Agent:
         if where in locks:
             raise AgentError("locked", self._files.get(where, ""))
         locks[where] = self._link
-        self._files[where] = "" if full else holder
+        signed = {**json.loads(holder), "host": self.host.name, "pid": 1000 + self._number}
+        self._files[where] = "" if full else json.dumps(signed)
         return {}
 
     def _store_unlock(self, mount: str, path: str) -> Reply:

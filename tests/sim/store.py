@@ -37,6 +37,9 @@ class Image:
     writers: list[Guest] = field(default_factory=list)
     boots: list[Boot] = field(default_factory=list)
     counter: int = 0
+    bytes: int = 1 << 30
+    #: paths on the store of the files that it reads through
+    bases: tuple[str, ...] = ()
 
     def opened(self, guest: Guest, now: float) -> None:
         self.settle(now)

@@ -12,6 +12,7 @@ import pytest
 from invoke.parser import Parser
 
 import fabfile
+from tasks.cli import executor
 from tasks.cli.task import Hosts, VmTask
 from tasks.cluster import errors, inventory, settings
 from tests.bench.__main__ import _parser as bench_parser
@@ -110,7 +111,9 @@ def test_every_command_that_is_shown_can_be_typed(command: str) -> None:
         assert asked in tasks()
         return
     hosts = core[0].args["hosts"].value
-    parsed = Parser(contexts=fabfile.ns.to_contexts()).parse_argv(list(core.unparsed))
+    parsed = Parser(contexts=fabfile.ns.to_contexts()).parse_argv(
+        executor.spelled_out(core.unparsed, tasks())
+    )
     assert len(parsed) == (0 if core[0].args["list"].got_value else 1)
     for context in parsed:
         takes = tasks()[str(context.name)].takes
@@ -176,6 +179,20 @@ def test_the_table_of_exit_codes_is_complete() -> None:
     assert {int(row[0]) for row in rows(part("## Exit codes"))} == codes
 
 
+def test_faults_that_are_called_tested_have_tests_of_their_number() -> None:
+    table = rows(part("### Faults to survive"))
+    assert [int(row[0]) for row in table] == [*range(1, 21)]
+    folders = {"real": ROOT / "tests/lab", "simulated": ROOT / "tests/domain"}
+    names = {"real": r"def test_fault_(?:\d\d_and_)*{:02}_", "simulated": r"def test_{}_"}
+    lost = []
+    for number, *_, status in table:
+        for word, folder in folders.items():
+            tests = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("test_*.py"))
+            if word in status and not re.search(names[word].format(int(number)), tests):
+                lost.append((number, word))
+    assert lost == []
+
+
 def test_every_link_within_the_page_leads_somewhere() -> None:
     headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -185,3 +202,12 @@ def test_every_link_within_the_page_leads_somewhere() -> None:
 def test_nothing_of_one_machine_is_in_it() -> None:
     assert re.findall(r"/(?:work|home|tmp)/\S*|root@\w+", README) == []
     assert "@@" not in README
+
+
+def test_the_table_of_an_audits_findings_has_all_kinds() -> None:
+    folder = ROOT / "tasks/cluster/audit"
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py")))
+    made = set(re.findall(r'Finding\(\s*(?:"\w+"|[^,"]+(?:"[^,]+)*?),\s*"([a-z-]+)"', text))
+    made |= {"running-vms", *re.findall(r'"([a-z-]+)": "(?:unknown|drift|danger)"', text)}
+    shown = {kind for row in rows(part("## Audit")) for kind in re.findall(r"`([a-z-]+)`", row[0])}
+    assert shown == made

@@ -67,7 +67,7 @@ def state(lab: Lab, host: str) -> str:
     return lab.virsh(host, "domstate", "web").strip()
 
 
-def test_17_a_migration_that_is_cancelled(guarded: Fab) -> None:
+def test_fault_17_a_migration_that_is_cancelled(guarded: Fab) -> None:
     lab = guarded.lab
     migration = Migration(lab)
     lab.virsh(ONE, "domjobabort", "web")
@@ -77,7 +77,7 @@ def test_17_a_migration_that_is_cancelled(guarded: Fab) -> None:
     lab.wait_counting("web")
 
 
-def test_17_a_migration_whose_target_dies(guarded: Fab) -> None:
+def test_fault_17_a_migration_whose_target_dies(guarded: Fab) -> None:
     lab = guarded.lab
     migration = Migration(lab)
     lab.power_off(TWO)
@@ -91,7 +91,7 @@ def test_17_a_migration_whose_target_dies(guarded: Fab) -> None:
     assert "is owned by vmhost1" in refusal(lab, TWO, "web")
 
 
-def test_17_a_migration_whose_source_dies(guarded: Fab) -> None:
+def test_fault_17_a_migration_whose_source_dies(guarded: Fab) -> None:
     lab = guarded.lab
     migration = Migration(lab)
     lab.power_off(ONE)

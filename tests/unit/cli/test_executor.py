@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tasks.cli import Operator, executor, vmtask
 
 ROOT = Path(__file__).resolve().parents[3]
 FABFILE = '''
@@ -230,3 +233,28 @@ def test_a_terminal_that_lacks_a_letter_gets_an_escape(fab: Fab) -> None:
     done = fab("cluster", "日", LC_ALL="C", PYTHONIOENCODING="latin-1")
     assert done.stdout == "((), {'vm': '\\u65e5'})\n"
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("listed", "listed"),
+        ("listed web", "listed --vm=web"),
+        ("listed --limit 5 web --json other", "listed --limit 5 --vm=web --json other"),
+        ("listed --json web", "listed --json --vm=web"),
+        ("listed --limit=5 'web 1,db'", "listed --limit=5 '--vm=web 1,db'"),
+        ("listed other listed x", "listed other listed --vm=x"),
+        ("other web", "other web"),
+        ("listed --vm web other", "listed --vm web other"),
+    ],
+)
+def test_a_word_alone_is_the_flag_that_it_may_name(typed: str, meant: str) -> None:
+    @vmtask(may_name="vm")
+    def listed(op: Operator, vm: str = "", limit: int = 5, json: bool = False) -> None:
+        """List."""
+
+    @vmtask()
+    def other(op: Operator) -> None:
+        """Do something else."""
+
+    assert executor.spelled_out(shlex.split(typed), {"listed": listed, "other": other}) == shlex.split(meant)

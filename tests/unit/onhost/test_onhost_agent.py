@@ -203,7 +203,9 @@ def test_a_lock_lasts_as_long_as_its_agent(started: list[subprocess.Popen[bytes]
         lock: dict[str, Any] = {"mount": MOUNT, "path": "locks/vm-1"}
         assert first.call("store.lock", **lock, holder='{"by": "first"}')["ok"] == {}
         refused = second.call("store.lock", **lock, holder='{"by": "second"}')["error"]
-        assert refused == {"kind": "locked", "message": '{"by": "first"}'}
+        assert refused["kind"] == "locked"
+        told = json.loads(refused["message"])
+        assert told == {"by": "first", "host": os.uname().nodename, "pid": first.process.pid}
         first.process.kill()
         first.ended()
         wait_until(lambda: "ok" in second.call("store.lock", **lock, holder='{"by": "second"}'))
@@ -245,10 +247,10 @@ def test_a_lock_given_back_during_a_change_is_free_at_once(
     agent = changed(started, f"store.FOLDER = '{folder}'; virsh._ENV['PATH'] = '{tmp_path}:/usr/bin:/bin'")
     try:
         lock = {"mount": MOUNT, "path": "locks/x"}
-        assert agent.call("store.lock", **lock, holder="")["ok"] == {}
+        assert agent.call("store.lock", **lock, holder="{}")["ok"] == {}
         agent.send("start", uuid=uuid)
         assert agent.call("store.unlock", **lock)["ok"] == {}
-        assert agent.call("store.lock", **lock, holder="")["ok"] == {}
+        assert agent.call("store.lock", **lock, holder="{}")["ok"] == {}
     finally:
         shutil.rmtree(f"{MOUNT}/{folder}", ignore_errors=True)
 

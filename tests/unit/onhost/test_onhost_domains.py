@@ -77,6 +77,13 @@ def test_only_active_ones(play: Play) -> None:
     assert domains.active(timeout=4) == []
 
 
+@pytest.mark.parametrize("state", ["paused", "in shutdown", "pmsuspended", "crashed", "no state", "idle"])
+def test_whatever_is_not_off_is_active(play: Play, state: str) -> None:
+    play({**OUTPUT, f"domstate {QUOTES} --reason": f"{state} (unknown)\n\n"})
+    (found,) = domains.active(timeout=4)
+    assert (found["uuid"], found["state"]) == (QUOTES, state)
+
+
 def test_no_domains_and_a_failed_list_are_different(play: Play) -> None:
     play({**OUTPUT, "list --all --uuid": ""})
     assert domains.everything(xml=False, timeout=4)["domains"] == []

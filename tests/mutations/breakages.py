@@ -1,0 +1,450 @@
+"""All deliberate breakages, by the rule that they break. A new safety rule gets one here."""
+
+from __future__ import annotations
+
+from tests.mutations.breakage import (
+    AGENT,
+    HOOK,
+    MOVES,
+    OBSERVED,
+    ONHOST,
+    PLANS,
+    RESTART,
+    STARTS,
+    STOPS,
+    TRACES,
+    Breakage,
+)
+
+STARTING = "tasks/cluster/starting.py"
+PROOF = "tasks/cluster/proof.py"
+MODEL = "tasks/cluster/model.py"
+MOVE = "tasks/cluster/move.py"
+HOOK_FILE = "templates/libvirt-qemu-hook.py.j2"
+RESTART_FILE = "templates/restart_running_vms.sh.j2"
+
+ASK_EVERYBODY = (
+    Breakage(
+        "no-final-look",
+        "the look at all hosts right before a start is left out",
+        STARTING,
+        (("        self._tell(Phase.PROVING, host)\n", "        return\n"),),
+        MOVES + STARTS,
+    ),
+    Breakage(
+        "silent-host-passes-the-proof",
+        "a host that does not answer counts as one that does not run the VM",
+        PROOF,
+        (("return not self.evidence and not self.silent", "return not self.evidence"),),
+        MOVES + STARTS,
+    ),
+    Breakage(
+        "silent-host-passes-the-plan",
+        "the plan takes a silent host, or one with a hung libvirtd, for an empty one",
+        MODEL,
+        (
+            (
+                "            if isinstance(h, Silent):\n                found.append(h)\n"
+                "            elif h.libvirt_problem:",
+                "            if not h:",
+            ),
+        ),
+        PLANS + STARTS,
+    ),
+    Breakage(
+        "silent-host-does-not-forbid-a-move",
+        "a VM is planned to move although a host is silent",
+        "tasks/cluster/eligibility.py",
+        (
+            (
+                "VM_FILTERS: tuple[VmFilter, ...] = (\n    _unsure_hosts,\n",
+                "VM_FILTERS: tuple[VmFilter, ...] = (\n",
+            ),
+        ),
+        PLANS,
+    ),
+    Breakage(
+        "silent-host-does-not-forbid-a-start",
+        "vm.start plans a start although a host is silent",
+        "tasks/cluster/vmstartplan.py",
+        (("for s in self._census.unsure.values()]", "for s in ()]"),),
+        STARTS,
+    ),
+    Breakage(
+        "silent-host-is-left-out",
+        "a host that does not answer, or answers with an error, is missing in what all hosts said",
+        "tasks/cluster/session.py",
+        (
+            (
+                "return Snapshot({name: answers[name] for name in names})\n",
+                "return Snapshot({n: s for n in names if not isinstance(s := answers[n], Silent)})\n",
+            ),
+        ),
+        OBSERVED,
+    ),
+    Breakage(
+        "stale-proof",
+        "a start that was held up uses the old proof",
+        STARTING,
+        (("if self._clock.monotonic() - proved > FRESH:", "if False:"),),
+        MOVES + STARTS,
+    ),
+    Breakage(
+        "answers-of-an-earlier-question",
+        "who asks while hosts are being asked gets answers that are older than the question",
+        "tasks/cluster/rounds.py",
+        (
+            (
+                "        with self._lock:\n            self._gathering = _Gathering()\n        begun",
+                "        begun",
+            ),
+        ),
+        ("tests/unit/test_rounds.py", *MOVES),
+    ),
+    Breakage(
+        "slow-proof",
+        "answers that were held up by one slow host count as one moment",
+        PROOF,
+        (("(not trace.silent and now - seen.begun <= good_for)", "not trace.silent"),),
+        MOVES + STARTS,
+    ),
+)
+
+UNKNOWN_IS_NOT_OFF = (
+    Breakage(
+        "failed-destroy-is-off",
+        "a destroy that failed counts as one that worked",
+        "tasks/cluster/stopping.py",
+        (('return Stopped(False, "destroyed"', 'return Stopped(True, "destroyed"'),),
+        MOVES + STOPS,
+    ),
+    Breakage(
+        "destroy-is-believed",
+        "after a destroy nobody looks whether the VM is off",
+        "tasks/cluster/stopping.py",
+        (
+            (
+                "            stopped = self.settled()\n            if stopped.off:",
+                "            stopped = Stopped(True, '', self._clock.monotonic())\n            if True:",
+            ),
+        ),
+        MOVES + STOPS,
+    ),
+    Breakage(
+        "next-life-is-stopped-too",
+        "a VM that somebody started again while its host did not answer is destroyed",
+        "tasks/cluster/stopping.py",
+        (("        if self._pid is not None and running and ", "        if False and "),),
+        MOVES,
+    ),
+    Breakage(
+        "only-running-is-running",
+        "in shutdown, paused, suspended and crashed count as off",
+        MODEL,
+        (("        return self.state != OFF\n", '        return self.state == "running"\n'),),
+        ("tests/unit/test_eligibility.py", *STARTS, *STOPS, *MOVES),
+    ),
+    Breakage(
+        "host-tells-only-running",
+        "the host's answer leaves out what is in shutdown, paused or crashed",
+        "tasks/onhost/domains.py",
+        (('if domain["state"] != virsh.OFF]', 'if domain["state"] == "running"]'),),
+        ONHOST[1:],
+    ),
+    Breakage(
+        "process-without-domain-is-off",
+        "a qemu process that libvirt has lost does not count",
+        MODEL,
+        (("        if p.uuid == vm.uuid or p.name == vm.name:\n", "        if False:\n"),),
+        TRACES + STARTS + MOVES,
+    ),
+    Breakage(
+        "wait-off-trusts-libvirt",
+        "libvirt's word is enough although the qemu process is still there",
+        "tasks/onhost/lifecycle.py",
+        (
+            ("            if ended_at is not None or not seen:\n", "            if True:\n"),
+            ("        if processes.with_uuid(uuid):\n            return False\n", ""),
+        ),
+        ONHOST,
+    ),
+    Breakage(
+        "wait-off-trusts-the-process-table",
+        "the end of the process is enough although libvirt does not call it off",
+        "tasks/onhost/lifecycle.py",
+        (
+            (
+                "        if found is None or found[0] == virsh.OFF:\n            return True\n",
+                "        return True\n",
+            ),
+        ),
+        ONHOST,
+    ),
+    Breakage(
+        "unknown-domain-is-off",
+        "a domain that libvirt does not know is off although its process lives",
+        "tasks/onhost/lifecycle.py",
+        (
+            (
+                'return "no domain, but a qemu process" if processes.with_uuid(uuid) else virsh.OFF',
+                "return virsh.OFF",
+            ),
+        ),
+        ONHOST,
+    ),
+)
+
+START_ONCE = (
+    Breakage(
+        "start-is-resent",
+        "a start whose answer was lost is sent again",
+        STARTING,
+        (
+            (
+                'state, answered = f"{host} does not run it", True\n',
+                'state, answered = f"{host} does not run it", True\n'
+                "                self._lock.hold_through(host)\n"
+                "                self._lock.holder().start(self._vm.uuid)\n",
+            ),
+        ),
+        MOVES + STARTS,
+    ),
+    Breakage(
+        "unanswered-start-is-forgotten",
+        "a VM is started elsewhere although a host may still carry out its start",
+        STARTING,
+        (("if self._unanswered is not None and self._unanswered != host:", "if False:"),),
+        (*MOVES, "tests/domain/test_move_every_fault.py"),
+    ),
+    Breakage(
+        "lock-of-another-link",
+        "a lock that was lost with its link counts as held through the new one",
+        "tasks/cluster/locks.py",
+        (("                if self._holder is ops:\n", "                if self._holder is not None:\n"),),
+        MOVES + STARTS,
+    ),
+    Breakage(
+        "start-without-its-lock",
+        "a start goes over a new link after the one that held the lock was lost",
+        STARTING,
+        (("        ops = self._lock.holder()\n", "        ops = self._session.host(host)\n"),),
+        MOVES + STARTS,
+    ),
+    Breakage(
+        "lock-ends-before-libvirt-is-done",
+        "when the agent ends, its locks are free although libvirt still carries out its start",
+        "tasks/onhost/lifecycle.py",
+        (("change=True, keep=locks)", "change=True)"),),
+        AGENT,
+    ),
+    Breakage(
+        "no-lock",
+        "the VM's lock is never taken: two operators may work on it",
+        "tasks/cluster/locks.py",
+        (
+            (
+                "                if self._holder is ops:\n",
+                "                self._holder = ops\n                if True:\n",
+            ),
+        ),
+        MOVES + STARTS,
+    ),
+    Breakage(
+        "end-is-not-verified",
+        "a move counts as good although the VM runs elsewhere at its end",
+        "tasks/cluster/relocate.py",
+        (
+            (
+                "    if where == (move.target,) and not after.unsure():\n        return outcome\n",
+                "    return outcome\n",
+            ),
+        ),
+        MOVES,
+    ),
+    Breakage(
+        "source-keeps-the-name",
+        "the source's running_vms and autostart still name the VM when it starts elsewhere",
+        MOVE,
+        (("            self._release_source()\n", "            return\n"),),
+        MOVES,
+    ),
+    Breakage(
+        "others-keep-the-name",
+        "vm.start leaves the VM's name in other hosts' running_vms",
+        "tasks/cluster/vmstart.py",
+        (("            self._release_others()\n", ""),),
+        STARTS,
+    ),
+    Breakage(
+        "autostart-on-the-target",
+        "libvirt's autostart stays on where the VM is defined",
+        MOVE,
+        (("                if autostart:\n", "                if False:\n"),),
+        MOVES,
+    ),
+)
+
+IMAGES = (
+    Breakage(
+        "shared-image-is-no-reason",
+        "another VM that writes the same image does not count",
+        MODEL,
+        (
+            ("elif shared := d.images & images:", "elif shared := frozenset():"),
+            ("elif shared := p.images & images:", "elif shared := frozenset():"),
+        ),
+        STARTS + PLANS,
+    ),
+    Breakage(
+        "any-store-will-do",
+        "the target's store is not compared with the source's",
+        "tasks/cluster/targets.py",
+        (('    found = {f"store {vm.facts.store.store_id}"}\n', "    found = set[str]()\n"),),
+        PLANS,
+    ),
+    Breakage(
+        "store-lost-meanwhile",
+        "nobody looks whether the host that is to start it still has the store",
+        STARTING,
+        (("        if trace.stores[host]:\n", "        if False:\n"),),
+        MOVES + STARTS,
+    ),
+    Breakage(
+        "managed-save-is-no-reason",
+        "a VM moves although old memory of it is kept on a host",
+        "tasks/cluster/eligibility.py",
+        (("        if domain.managed_save:\n", "        if False:\n"),),
+        PLANS,
+    ),
+)
+
+GUARD = (
+    Breakage(
+        "hook-never-claims",
+        "a start leaves no owner behind",
+        HOOK_FILE,
+        (
+            (
+                '                changes["owners", key] = {"image": key, "path": path, **mine}\n',
+                "                pass\n",
+            ),
+        ),
+        HOOK,
+    ),
+    Breakage(
+        "hook-ignores-the-owner",
+        "an image that another host owns may be started",
+        HOOK_FILE,
+        (("    if owner is None:\n        return\n    here, this_boot", "    return\n    here, this_boot"),),
+        HOOK,
+    ),
+    Breakage(
+        "hook-fails-open-on-silence",
+        "a store that hangs does not hinder a start",
+        HOOK_FILE,
+        (
+            (
+                '            raise Refusal(f"{MOUNT} does not answer within {seconds:g} s")\n',
+                "            return None\n",
+            ),
+        ),
+        HOOK,
+    ),
+    Breakage(
+        "hook-fails-open-on-nonsense",
+        "an owner file that is not understood is nobody's",
+        HOOK_FILE,
+        (
+            (
+                '        raise Refusal(f"the owner file of its image {path} is not understood") from None\n',
+                '        return {"host": HOST, "uuid": "", "boot_id": "", "readers": []}\n',
+            ),
+        ),
+        HOOK,
+    ),
+    Breakage(
+        "hook-fails-open-on-xml",
+        "a definition that is not understood may be started",
+        HOOK_FILE,
+        (
+            (
+                '            raise Refusal(f"its definition is not understood ({error})") from None\n',
+                "            sys.exit(0)\n",
+            ),
+        ),
+        HOOK,
+    ),
+    Breakage(
+        "hook-without-the-mount",
+        "owners are looked up in the bare folder below the mount point",
+        HOOK_FILE,
+        (
+            (
+                "is_mount(root):\n            raise Refusal(",
+                "is_mount(root) and False:\n            raise Refusal(",
+            ),
+        ),
+        HOOK,
+    ),
+    Breakage(
+        "hook-believes-the-spelling",
+        "an image is known by its path, so that a link to it is another image",
+        HOOK_FILE,
+        (('        return f"store:{found.st_ino}"\n', '        return f"store:{image.path}"\n'),),
+        HOOK,
+    ),
+    Breakage(
+        "hook-gives-back-anybodys",
+        "the end of a VM here gives back what another host has claimed",
+        HOOK_FILE,
+        (('if (owner["host"], owner["boot_id"]) == me:\n', "if True:\n"),),
+        HOOK,
+    ),
+    Breakage(
+        "hook-takes-any-start-for-an-arrival",
+        "a start by hand gets what only an announced migration may have",
+        HOOK_FILE,
+        (("    arriving = arrives(vm.uuid)\n", "    arriving = True\n"),),
+        HOOK,
+    ),
+    Breakage(
+        "hook-without-its-lock",
+        "two hosts read and write owners at the same time",
+        HOOK_FILE,
+        (("        fcntl.flock(self.lock, fcntl.LOCK_EX)\n", ""),),
+        HOOK,
+    ),
+)
+
+AFTER_A_BOOT = (
+    Breakage(
+        "restart-without-the-mount",
+        "VMs are started although the store is not mounted",
+        RESTART_FILE,
+        (("wait_for {{ mount_deadline }} is_mounted || give_up", "true || give_up"),),
+        RESTART,
+    ),
+    Breakage(
+        "restart-without-the-lock",
+        "a VM is started while vmfab is moving it",
+        RESTART_FILE,
+        (("    if ! flock -w 30 8; then\n", "    if false; then\n"),),
+        RESTART,
+    ),
+    Breakage(
+        "restart-of-what-has-left",
+        "a VM is started although its name has gone from the list",
+        RESTART_FILE,
+        (('    if ! names | grep -qxF -e "$1"; then\n', "    if false; then\n"),),
+        RESTART,
+    ),
+    Breakage(
+        "restart-of-a-managed-save",
+        "old memory meets a disk that may have changed",
+        RESTART_FILE,
+        (("    case $saved in\n", "    case - in\n"),),
+        RESTART,
+    ),
+)
+
+ALL = ASK_EVERYBODY + UNKNOWN_IS_NOT_OFF + START_ONCE + IMAGES + GUARD + AFTER_A_BOOT
