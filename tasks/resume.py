@@ -179,6 +179,9 @@ def _one(op: Operator, session: Session, store: SharedStore, begun: Operation, i
         op.say(f"'{item.record.command}' has ended; nothing of it is open.", "green")
         if following := resuming.next_command(item.record, item.cases):
             op.say(f"To go on with what it had left to do: {following}")
+        elif item.record.kind == "drain":
+            which = ",".join(sorted({str(move["source"]) for move in item.record.moves}))
+            op.say(f"When the work on {which} is done: fab -H {which} undrain")
     else:
         op.warn(
             f"'{item.record.command}' is still open: run 'fab resume' again when the reasons above are gone."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.cluster import journal
-from tasks.cluster.journal import Announced, Record
+from tasks.cluster.journal import Announced, Ended, Record
 from tasks.cluster.model import OpenOperation, Vm
 
 #: Results beside those of `model.Outcome`: a move that was planned and whose turn never came, one of a
@@ -27,7 +27,7 @@ class Entry:
     #: when it ended, as journaled; None while it has not
     ended_at: float | None
     by: str
-    #: who went on with it after an interruption
+    #: who went on with this VM after an interruption
     resumed_by: tuple[str, ...]
     kind: str
     command: str
@@ -85,7 +85,7 @@ def _entry(record: Record, move: Mapping[str, Any], held: bool) -> Entry:
         at=steps[0].at if steps else record.at,
         ended_at=outcome.at if outcome else None,
         by=record.by,
-        resumed_by=record.resumed_by,
+        resumed_by=_resumed_by(record, outcome),
         kind=record.kind,
         command=record.command,
         vm=Vm(uuid, str(move["vm"])),
@@ -97,6 +97,11 @@ def _entry(record: Record, move: Mapping[str, Any], held: bool) -> Entry:
         downtime=outcome.downtime if outcome else None,
         detail=outcome.detail if outcome else "",
     )
+
+
+def _resumed_by(record: Record, outcome: Ended | None) -> tuple[str, ...]:
+    until = outcome.at if outcome else float("inf")
+    return tuple(dict.fromkeys(by for at, by in record.resumed if at <= until))
 
 
 def _without_outcome(record: Record, steps: Collection[Announced], held: bool) -> str:

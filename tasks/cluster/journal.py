@@ -163,8 +163,8 @@ class Record:
     #: the last line says that there is nothing left to do
     ended: bool
     ended_at: float | None = None
-    #: who went on with it after it was interrupted, in their order
-    resumed_by: tuple[str, ...] = ()
+    #: when, and who, went on with it after it was interrupted
+    resumed: tuple[tuple[float, str], ...] = ()
     #: the operations that worked on it: itself, and those that resumed it
     operations: frozenset[str] = frozenset()
 
@@ -200,7 +200,7 @@ class _Lines:
 
     steps: dict[str, list[Announced]] = field(default_factory=dict)
     outcomes: dict[str, Ended] = field(default_factory=dict)
-    resumed_by: dict[str, None] = field(default_factory=dict)
+    resumed: list[tuple[float, str]] = field(default_factory=list)
     operations: set[str] = field(default_factory=set)
 
     def take(self, line: Mapping[str, Any]) -> None:
@@ -220,7 +220,7 @@ class _Lines:
                 str(line.get("detail", "")),
             )
         elif line.get("line") == "resume":
-            self.resumed_by[str(line["by"])] = None
+            self.resumed.append((float(line["t"]), str(line["by"])))
             self.operations.add(str(line["operation"]))
 
 
@@ -265,7 +265,7 @@ def _record(operation_id: str, head: Mapping[str, Any], parsed: list[dict[str, A
         outcomes=lines.outcomes,
         ended=ended,
         ended_at=float(parsed[-1]["t"]) if ended else None,
-        resumed_by=tuple(lines.resumed_by),
+        resumed=tuple(lines.resumed),
         operations=frozenset({operation_id, *lines.operations}),
     )
 

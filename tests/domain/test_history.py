@@ -96,6 +96,19 @@ def test_what_was_cut_is_told_until_it_is_resumed(sim: SimCluster, desk: Desk) -
         assert entry["resumed_by"] == [entry["by"]]
 
 
+def test_only_what_was_resumed_is_called_so(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        sim.add_vm("web", "vmhost1")
+        sim.add_vm("slow", "vmhost1", behaviour=Behaviour(off_after=20.0))
+        sim.faults.on(faults.kill_laptop, op="start", n=2)
+        with pytest.raises(SimKilled):
+            desk.beside(sim.another_laptop("other"), drain, hosts=["vmhost1"], yes=True)()
+        sim.faults.clear()
+        assert desk.type(resume, yes=True).code == 0
+        told = {entry["vm"]: len(entry["resumed_by"]) for entry in entries(desk)}
+        assert told == {"web": 0, "slow": 1}
+
+
 def test_a_damaged_journal_is_named(sim: SimCluster, desk: Desk) -> None:
     with sim:
         sim.add_vm("web", "vmhost1")

@@ -168,7 +168,7 @@ def test_exit_codes(fab: Fab, vm: str, code: int) -> None:
 
 def test_ctrl_c_ends_with_a_sentence(fab: Fab) -> None:
     # Without `set -m` a shell makes what it puts into the background deaf to Ctrl-C.
-    shell = ">out & while ! grep -q ready out; do sleep 0.1; done; kill -INT $!; wait $!"
+    shell = ">out & while ! grep -qs ready out; do sleep 0.1; done; kill -INT $!; wait $!"
     done = fab("cluster", "wait", shell=shell, before="set -m;")
     assert done.stderr.startswith("fab: interrupted.\n")
     assert "Traceback" not in done.stderr
