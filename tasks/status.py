@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tasks.cli import Hosts, Operator, Table, vmtask
@@ -33,6 +33,7 @@ def status(op: Operator, json: bool = False) -> int:
     --json prints one document:
         schema: 1; at: seconds since the epoch; inventory: its path
         hosts: [{name, address, answering, reason, libvirt_problem, cordon: null or {by, at, why},
+            guard: absent, present or outdated (not what host.guard would install now),
             vms_running, cpus, load1, uptime (s), memory_kib: {total, used, free, reserved},
             store: {mount, mounted, problem, id, total_bytes, free_bytes}}]; what a silent host did not say
             is null
@@ -65,6 +66,8 @@ class Report:
     cordons: Mapping[str, Cordon]
     lines: tuple[VmLine, ...]
     findings: tuple[Finding, ...]
+    #: absent, present or outdated, by host; None where it is not known
+    guards: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def observe(op: Operator) -> Report:
@@ -78,15 +81,16 @@ def observe(op: Operator) -> Report:
 
 
 def _look(op: Operator, session: Session, *, plan: bool) -> Report:
+    from tasks.cluster import guard
     from tasks.cluster.overview import findings, vm_lines
 
     snapshot = session.observe(plan=plan, hosts=op.hosts or None)
     hosts = [op.inventory.hosts[name] for name in snapshot.hosts]
     cordons = {name: cordon for name, cordon in snapshot.cordons().items() if name in snapshot.hosts}
     lines = vm_lines(snapshot)
-    return Report(
-        op.inventory.path, hosts, snapshot, cordons, lines, findings(snapshot, cordons, lines=lines)
-    )
+    guards = {facts.host: guard.state_on(facts, op.inventory) for facts in snapshot.facts()}
+    found = findings(snapshot, cordons, lines=lines)
+    return Report(op.inventory.path, hosts, snapshot, cordons, lines, found, guards)
 
 
 # -- for people ----------------------------------------------------------------------------------------------
@@ -103,6 +107,7 @@ def show(op: Operator, report: Report) -> None:
         op.say()
     op.say(summary(report))
     guarding.note_unguarded(op, report.snapshot)
+    guarding.note_outdated(op, report.snapshot)
     for one in report.snapshot.operations():
         if one.held:
             since = f" (since {moment(one.at)})" if one.at else ""
@@ -217,12 +222,15 @@ def document(report: Report) -> dict[str, Any]:
     """The document of --json; its fields are described at `status`."""
     import time
 
+    guards = report.guards
     return {
         "schema": SCHEMA,
         "at": round(time.time(), 3),
         "inventory": report.inventory,
         "hosts": [
-            _host(host, report.snapshot.hosts[host.name], report.cordons.get(host.name))
+            _host(
+                host, report.snapshot.hosts[host.name], report.cordons.get(host.name), guards.get(host.name)
+            )
             for host in report.hosts
         ],
         "vms": [
@@ -249,7 +257,7 @@ def document(report: Report) -> dict[str, Any]:
     }
 
 
-def _host(host: Host, seen: HostFacts | Silent, cordon: Cordon | None) -> dict[str, Any]:
+def _host(host: Host, seen: HostFacts | Silent, cordon: Cordon | None, guard: str | None) -> dict[str, Any]:
     from tasks.cluster.model import HostFacts
 
     facts = seen if isinstance(seen, HostFacts) else None
@@ -261,6 +269,7 @@ def _host(host: Host, seen: HostFacts | Silent, cordon: Cordon | None) -> dict[s
         "reason": None if isinstance(seen, HostFacts) else seen.reason,
         "libvirt_problem": facts.libvirt_problem or None if facts else None,
         "cordon": {"by": cordon.by, "at": cordon.at, "why": cordon.why} if cordon else None,
+        "guard": guard,
         "vms_running": sum(d.running for d in known.domains) if known else None,
         "cpus": facts.cpus if facts else None,
         "load1": facts.load1 if facts else None,

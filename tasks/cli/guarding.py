@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
+from tasks.cli import settingup
 from tasks.cli.context import Operator
-from tasks.cli.text import clean
-from tasks.cluster import adoption, guard
+from tasks.cluster import adoption, guard, hostsetup
 from tasks.cluster.adoption import Adoption
-from tasks.cluster.clock import Clock
-from tasks.cluster.errors import Failed, HostError, Refused, Unknown
-from tasks.cluster.guard import GuardPlan
-from tasks.cluster.model import Silent, Snapshot
+from tasks.cluster.errors import HostError, Refused, Unknown
+from tasks.cluster.hostops import HostOps
+from tasks.cluster.hostsetup import Plan
+from tasks.cluster.model import Inventory, Silent, Snapshot
 from tasks.cluster.session import Session
 
 
@@ -19,24 +20,17 @@ def install(op: Operator, *, dry_run: bool) -> int:
     """Install the guard on the operator's hosts, and adopt the VMs that run there."""
     with op.session() as session:
         adoptions = _adoptions(op, session)
-        plans = [_planned(session, host) for host in op.hosts]
-        for plan in plans:
-            show(op, plan)
+        plans = _plans(op, session, guard.plan)
         _show_adoptions(op, adoptions)
-        todo = [plan for plan in plans if not plan.same]
+        todo = [plan for plan in plans if plan.changes]
         wanted = [one for one in adoptions if one.result == "adopt"]
         if dry_run or not (todo or wanted):
             return _code(adoptions)
         where = f"Change {', '.join(plan.host for plan in todo)}" if todo else "Write owner files"
         op.confirm(f"{where}?")
-        for plan in todo:
-            guard.carry_out(session, plan, clock=Clock())
-            op.say(f"{plan.host}: changed")
+        _apply(op, session, todo, "guarded")
         for one in _adoptions(op, session, acted=True) if todo else adoptions:
             _adopt(op, session, one)
-        left = [host for host in op.hosts if not _planned(session, host).same]
-        if left:
-            raise Failed(f"The guard is still not as it should be on {', '.join(left)}.", "Run it again.")
         after = _adoptions(op, session, acted=True)
         _show_adoptions(op, [one for one in after if one.result != "owned"])
         return 1 if any(one.result != "owned" for one in after) else 0
@@ -45,40 +39,34 @@ def install(op: Operator, *, dry_run: bool) -> int:
 def remove(op: Operator, *, dry_run: bool) -> int:
     """Take the guard away from the operator's hosts."""
     with op.session() as session:
-        plans = []
-        for host in op.hosts:
-            with session.using(host) as ops:
-                plans.append(guard.plan_removal(ops, op.inventory))
-        for plan in plans:
-            show(op, plan)
-        todo = [plan for plan in plans if not plan.same]
+        todo = [plan for plan in _plans(op, session, guard.plan_removal) if plan.changes]
         if dry_run or not todo:
             return 0
         names = ", ".join(plan.host for plan in todo)
         op.confirm(f"Remove the guard from {names}? Nothing keeps its VMs from being started elsewhere then.")
-        for plan in todo:
-            guard.carry_out(session, plan, clock=Clock())
-            with session.using(plan.host) as ops:
-                if not guard.plan_removal(ops, op.inventory).same:
-                    raise Failed(f"The guard is not gone from {plan.host}.", "Run it again.")
-            op.say(f"{plan.host}: removed")
+        _apply(op, session, todo, "without the guard")
         return 0
 
 
-def show(op: Operator, plan: GuardPlan) -> None:
-    """Show what is to be done on a host: diffs, then the other steps."""
-    if plan.same:
-        op.say(f"{plan.host}: already so")
-        return
-    for change in plan.files:
-        if change.diff:
-            op.say(f"{plan.host}: {change.path}")
-            for line in change.diff.splitlines():
-                op.say("    " + clean(line))
-        if change.modes:
-            op.say(f"{plan.host}: {change.modes}")
-    for step in plan.steps():
-        op.say(f"{plan.host}: {step}")
+def _plans(op: Operator, session: Session, look: Callable[[HostOps, Inventory], Plan]) -> list[Plan]:
+    """Look at all hosts of -H, and show what is to be done on each."""
+    plans = []
+    for host in op.hosts:
+        with session.using(host) as ops:
+            plans.append(look(ops, op.inventory))
+    for plan in plans:
+        if plan.changes:
+            settingup.show(op, plan)
+        else:
+            op.say(f"{plan.host}: already so")
+    return plans
+
+
+def _apply(op: Operator, session: Session, plans: Sequence[Plan], outcome: str) -> None:
+    for plan in plans:
+        with session.using(plan.host) as ops:
+            hostsetup.apply(ops, plan, partial(settingup.tell, op, plan.host))
+        op.say(f"{plan.host}: {outcome}", "green")
 
 
 def note_unguarded(op: Operator, snapshot: Snapshot) -> None:
@@ -88,6 +76,14 @@ def note_unguarded(op: Operator, snapshot: Snapshot) -> None:
         everywhere = len(names) > 1 and len(names) == len(snapshot.hosts)
         op.say(f"! No guard on {'any host' if everywhere else ', '.join(names)}.", "yellow")
         op.say("  A virsh start typed there asks nobody. fab -H HOST host.guard")
+
+
+def note_outdated(op: Operator, snapshot: Snapshot) -> None:
+    """Say on which hosts another guard stands than host.guard would install now."""
+    names = [f.host for f in snapshot.facts() if guard.state_on(f, op.inventory) == "outdated"]
+    if names:
+        op.say(f"! Another guard than this vmfab's on {', '.join(names)}.", "yellow")
+        op.say("  It holds, but lacks what is new, or was edited. fab -H HOST host.guard")
 
 
 def _observe(op: Operator, session: Session, *, acted: bool = False) -> Snapshot:
@@ -104,11 +100,6 @@ def _observe(op: Operator, session: Session, *, acted: bool = False) -> Snapshot
         if problem:
             raise Refused(f"{host}: {problem}.", hint or "Nothing was changed.")
     return snapshot
-
-
-def _planned(session: Session, host: str) -> GuardPlan:
-    with session.using(host) as ops:
-        return guard.plan(ops, session.inventory)
 
 
 def _adoptions(op: Operator, session: Session, *, acted: bool = False) -> tuple[Adoption, ...]:

@@ -26,7 +26,7 @@ def set_up(op: Operator, step: Step, *, dry_run: bool) -> None:
         op.confirm(f"Change {', '.join(planned.host for planned in todo)}?")
         for done, planned in enumerate(todo):
             try:
-                hostsetup.apply(session.host(planned.host), planned, partial(_tell, op, planned.host))
+                hostsetup.apply(session.host(planned.host), planned, partial(tell, op, planned.host))
             except VmfabError:
                 untouched = [left.host for left in todo[done + 1 :]]
                 if untouched:
@@ -46,5 +46,6 @@ def show(op: Operator, planned: Plan) -> None:
             op.say(f"{planned.host}: {finding.what}: already so, {finding.why}")
 
 
-def _tell(op: Operator, host: str, made: str) -> None:
+def tell(op: Operator, host: str, made: str) -> None:
+    """Print what was changed."""
     op.say(f"{host}: {made}")

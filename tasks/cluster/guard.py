@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
+from tasks.cluster import hostsetup
 from tasks.cluster.clock import Clock
-from tasks.cluster.errors import Failed, HostError, HostSilent, LinkLost, Refused
-from tasks.cluster.hostfiles import HostFile
+from tasks.cluster.errors import Failed, HostError, HostSilent, LinkLost
 from tasks.cluster.hostops import HostOps
-from tasks.cluster.model import Inventory
-from tasks.cluster.session import Session
-from tasks.cluster.templates import render
+from tasks.cluster.hostsetup import AlreadySo, Change, Finding, NoFile, OwnFile, Plan, Step
+from tasks.cluster.model import HostFacts, Inventory
+from tasks.cluster.templates import FOLDER, render
 
 HOOK = "/etc/libvirt/hooks/qemu"
 PROGRAM = "/usr/local/sbin/vmfab-liveness"
+TEND = "/usr/local/sbin/vmfab-tend"
 UNIT = "vmfab-liveness.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
+LOGROTATE = "/etc/logrotate.d/vmfab-guard"
+MIRROR = Path(__file__).resolve().parents[1] / "onhost/mirror.py"
 #: Stands between a new hook's writing and libvirtd's restart; a reboot ends it together with its reason.
 PENDING = "/run/vmfab/restart-libvirtd"
 #: In every file that the guard consists of; what lacks it is somebody else's.
@@ -27,159 +32,244 @@ DEADLINE = 20
 #: Seconds for systemctl, and for a restarted libvirtd to answer.
 PATIENCE = 60.0
 _DAEMONS = ("libvirtd.service", "virtqemud.service")
+_TEMPLATES = (
+    "libvirt-qemu-hook.py.j2",
+    "this-host.py.j2",
+    "vmfab-liveness.py.j2",
+    "vmfab-liveness.service.j2",
+    "vmfab-tend.py.j2",
+    "vmfab-guard.logrotate.j2",
+)
 
 
-@dataclass(frozen=True, slots=True)
-class GuardFile:
-    """A file as it should be."""
-
-    path: str
-    text: str
-    mode: int
-
-
-@dataclass(frozen=True, slots=True)
-class FileChange:
-    """A file that is not as it should be; `after` None: it should not be there."""
-
-    path: str
-    before: HostFile
-    after: GuardFile | None
-
-    @property
-    def diff(self) -> str:
-        """Unified; "" when only the permissions differ."""
-        old = [] if self.before.text is None else self.before.text.splitlines(keepends=True)
-        new = [] if self.after is None else self.after.text.splitlines(keepends=True)
-        from_name = "/dev/null" if self.before.text is None else f"a{self.path}"
-        to_name = "/dev/null" if self.after is None else f"b{self.path}"
-        return "".join(difflib.unified_diff(old, new, from_name, to_name))
-
-    @property
-    def modes(self) -> str:
-        """The change of permissions in words; "" when they stay."""
-        if self.before.text is None or self.after is None or self.before.mode == self.after.mode:
-            return ""
-        return f"{self.path}: mode {self.before.mode:o} becomes {self.after.mode:o}"
-
-
-@dataclass(frozen=True, slots=True)
-class GuardPlan:
-    """What is to be changed on a host. Empty: it is already so."""
-
-    host: str
-    files: tuple[FileChange, ...]
-    #: turn the liveness service on (True), off (False), or leave it
-    service: bool | None
-    restart_libvirtd: bool
-
-    @property
-    def same(self) -> bool:
-        return not self.files and self.service is None and not self.restart_libvirtd
-
-    def steps(self) -> tuple[str, ...]:
-        """What is done besides the files, in words."""
-        found = []
-        if self.service is not None:
-            found.append(f"systemctl {'enable and restart' if self.service else 'disable and stop'} {UNIT}")
-        if self.restart_libvirtd:
-            found.append("restart libvirtd, for it looks for hooks only when it starts; VMs go on")
-        return tuple(found)
+# -- what it consists of -------------------------------------------------------------------------------------
 
 
 def hook_text(inventory: Inventory, host: str) -> str:
     """The hook as it should be on a host."""
-    return render(
+    return rendered_hook(host, inventory.mount)
+
+
+def rendered_hook(
+    host: str, mount: str, *, running_vms: str = RUNNING_VMS, deadline: float = DEADLINE
+) -> str:
+    """The text of the hook. Its third line tells the guard's version, and a digest of all other lines."""
+    line = "# version\n"
+    text = render(
         "libvirt-qemu-hook.py.j2",
         host=host,
-        mount=inventory.mount,
-        running_vms=RUNNING_VMS,
-        deadline=DEADLINE,
+        mount=mount,
+        running_vms=running_vms,
+        deadline=deadline,
+        mirror=mirror_part(),
+        version="version",
     )
+    digest = hashlib.sha256(text.replace(line, "", 1).encode()).hexdigest()[:16]
+    return text.replace(line, f"# {version(host, mount)} {digest}\n", 1)
 
 
-def wanted(inventory: Inventory, host: str) -> tuple[GuardFile, ...]:
-    """All files of the guard, in the order in which they are written."""
-    program = render("vmfab-liveness.py.j2", host=host, mount=inventory.mount)
-    unit = render("vmfab-liveness.service.j2", mount=inventory.mount, program=PROGRAM)
-    return (
-        GuardFile(PROGRAM, program, 0o755),
-        GuardFile(UNIT_FILE, unit, 0o644),
-        GuardFile(HOOK, hook_text(inventory, host), 0o755),
-    )
+def version(host: str, mount: str) -> str:
+    """What the guard on a host is made of, as one word in its hook: another word, another guard.
 
-
-def plan(ops: HostOps, inventory: Inventory) -> GuardPlan:
-    """Compare a host with what it should be. Raises Refused when a file of somebody else is in the way."""
-    changes = []
-    for file in wanted(inventory, ops.host):
-        present = ops.file_read(file.path)
-        _ours(ops.host, present)
-        if (present.text, present.mode) != (file.text, file.mode):
-            changes.append(FileChange(file.path, present, file))
-    changed = {change.path for change in changes}
-    hook_is_new = any(change.path == HOOK and change.before.text is None for change in changes)
-    on = _asked(ops, "is-enabled", UNIT) == "enabled" and _asked(ops, "is-active", UNIT) == "active"
-    return GuardPlan(
-        ops.host,
-        tuple(changes),
-        service=None if on and not changed & {PROGRAM, UNIT_FILE} else True,
-        restart_libvirtd=hook_is_new or ops.file_read(PENDING).text is not None,
-    )
-
-
-def plan_removal(ops: HostOps, inventory: Inventory) -> GuardPlan:
-    """What takes the guard away from a host. Raises Refused for a file of somebody else in its place."""
-    changes = []
-    for file in wanted(inventory, ops.host):
-        present = ops.file_read(file.path)
-        _ours(ops.host, present)
-        if present.text is not None:
-            changes.append(FileChange(file.path, present, None))
-    paths = {change.path for change in changes}
-    return GuardPlan(
-        ops.host,
-        tuple(changes),
-        service=False if UNIT_FILE in paths else None,
-        restart_libvirtd=HOOK in paths or ops.file_read(PENDING).text is not None,
-    )
-
-
-def carry_out(session: Session, plan: GuardPlan, *, clock: Clock) -> None:
-    """Make it so, in an order in which a run that is cut off can be repeated.
-
-    Raises HostError, LinkLost, and Failed when what was written does not work.
+    Rendering is left out: status asks for it.
     """
-    with session.using(plan.host) as ops:
-        hook = next((c for c in plan.files if c.path == HOOK), None)
-        if hook is not None and hook.after is not None:
+    return hashlib.sha256("\0".join([_sources(), host, mount]).encode()).hexdigest()[:16]
+
+
+@cache
+def _sources() -> str:
+    paths = [*(FOLDER / name for name in _TEMPLATES), MIRROR]
+    return "\0".join(path.read_text(encoding="utf-8") for path in paths)
+
+
+def state_on(facts: HostFacts, inventory: Inventory) -> str | None:
+    """absent, present, or outdated: not what host.guard would write now. None when the host did not say."""
+    if facts.guarded is None:
+        return None
+    if not facts.guarded:
+        return "absent"
+    return "present" if facts.guard_version == version(facts.host, inventory.mount) else "outdated"
+
+
+def mirror_part() -> str:
+    """What the hook contains of tasks/onhost/mirror.py: all but its beginning, which the hook has already."""
+    source = MIRROR.read_text(encoding="utf-8")
+    return source[source.index("DEFINITIONS = ") :]
+
+
+def files(inventory: Inventory, host: str) -> tuple[OwnFile, ...]:
+    """All files of the guard but the hook, which comes last."""
+    mount = inventory.mount
+    program = render("vmfab-liveness.py.j2", host=host, mount=mount, tend=TEND)
+    unit = render("vmfab-liveness.service.j2", mount=mount, program=PROGRAM)
+    rotation = render("vmfab-guard.logrotate.j2", mount=mount)
+    return (
+        OwnFile(TEND, render("vmfab-tend.py.j2", hook=HOOK), 0o755, mark=MARK),
+        OwnFile(PROGRAM, program, 0o755, mark=MARK),
+        OwnFile(UNIT_FILE, unit, 0o644, mark=MARK),
+        OwnFile(LOGROTATE, rotation, 0o644, mark=MARK),
+    )
+
+
+def step(inventory: Inventory, host: str) -> Step:
+    """What `host.guard` sets up, in an order in which a run that is cut off can be repeated."""
+    own = files(inventory, host)
+    hook = Hook(hook_text(inventory, host))
+    return Step("guard", (*own, hook, Service((*own, hook)), HookIsKnown()))
+
+
+def removal(inventory: Inventory, host: str) -> Step:
+    """What takes the guard away from a host, owner files included."""
+    hook = hook_text(inventory, host)
+    paths = (HOOK, LOGROTATE, UNIT_FILE, PROGRAM, TEND)
+    return Step(
+        "removal of the guard",
+        (NothingOwned(hook), NoService(), *(NoFile(path, MARK) for path in paths), HookIsForgotten(hook)),
+    )
+
+
+def plan(ops: HostOps, inventory: Inventory) -> Plan:
+    """What `host.guard` would change on a host. Raises Refused when a file of somebody else is in the way."""
+    return hostsetup.plan(ops, step(inventory, ops.host))
+
+
+def plan_removal(ops: HostOps, inventory: Inventory) -> Plan:
+    """What takes the guard away from a host. Raises Refused for a file of somebody else in its place."""
+    return hostsetup.plan(ops, removal(inventory, ops.host))
+
+
+# -- wishes --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """libvirt's hook."""
+
+    text: str
+
+    def look(self, ops: HostOps) -> Finding:
+        found = OwnFile(HOOK, self.text, 0o755, mark=MARK, hint=_MOVE_HOOK).look(ops)
+        if isinstance(found, AlreadySo):
+            return found
+        change = found
+
+        def write(ops: HostOps) -> str:
             # A hook that does not run would end running VMs when libvirtd reconnects to them.
-            call(ops, hook.after.text, "check", "vmfab-none")
-        if hook is not None and hook.after is None:
-            call(ops, hook_text(session.inventory, plan.host), "all VMs", "vmfab-forget")
-        if plan.service is False:
-            _systemctl(ops, "disable", "--now", UNIT)
-        if plan.restart_libvirtd and ops.file_read(PENDING).text is None:
-            ops.file_write(PENDING, "", mode=0o600, expect=None)
-        for change in plan.files:
-            if change.after is not None:
-                after = change.after
-                ops.file_write(after.path, after.text, mode=after.mode, expect=change.before.sha256)
-            elif change.before.sha256 is not None:
-                ops.file_remove(change.path, expect=change.before.sha256)
-        if plan.service is not None:
+            call(ops, self.text, "check", "vmfab-none")
+            if ops.file_read(HOOK).text is None:
+                _mark_pending(ops)
+            return change.apply(ops)
+
+        return Change(change.what, change.why, write, change.diff)
+
+
+_MOVE_HOOK = f"Move it away first (libvirt 6.5 and newer also run hooks in {HOOK}.d/)."
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The liveness service is on, and runs what these files say."""
+
+    files: tuple[OwnFile | Hook, ...]
+
+    def look(self, ops: HostOps) -> Finding:
+        on = _asked(ops, "is-enabled", UNIT) == "enabled" and _asked(ops, "is-active", UNIT) == "active"
+        if on and all(isinstance(file.look(ops), AlreadySo) for file in self.files):
+            return AlreadySo(UNIT, "runs, now and after each boot")
+
+        def restart(ops: HostOps) -> str:
             _systemctl(ops, "daemon-reload")
-        if plan.service:
             _systemctl(ops, "enable", UNIT)
             _systemctl(ops, "restart", UNIT)
-        if plan.restart_libvirtd:
-            _restart_libvirtd(ops, clock)
-            if hook is not None and hook.after is None:
-                # What was started until libvirtd had forgotten the hook.
-                call(ops, hook_text(session.inventory, plan.host), "all VMs", "vmfab-forget")
-            pending = ops.file_read(PENDING)
-            if pending.sha256 is not None:
-                ops.file_remove(PENDING, expect=pending.sha256)
+            return ""
+
+        return Change(UNIT, "restarted" if on else "enabled and started", restart)
+
+
+@dataclass(frozen=True, slots=True)
+class NoService:
+    """The liveness service is off."""
+
+    def look(self, ops: HostOps) -> Finding:
+        if ops.file_read(UNIT_FILE).text is None:
+            return AlreadySo(UNIT, "is not there")
+
+        def stop(ops: HostOps) -> str:
+            _systemctl(ops, "disable", "--now", UNIT)
+            return ""
+
+        return Change(UNIT, "disabled and stopped", stop)
+
+
+@dataclass(frozen=True, slots=True)
+class HookIsKnown:
+    """libvirtd looks for hooks only when it starts."""
+
+    def look(self, ops: HostOps) -> Finding:
+        if ops.file_read(HOOK).text is not None and ops.file_read(PENDING).text is None:
+            return AlreadySo("libvirtd", "knows that there is a hook")
+        return Change(
+            "libvirtd", "restarted: it looks for hooks only when it starts; VMs go on", self._restart
+        )
+
+    @staticmethod
+    def _restart(ops: HostOps) -> str:
+        _restart_libvirtd(ops)
+        _unmark_pending(ops)
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class NothingOwned:
+    """No owner file names a host that will have no guard."""
+
+    hook: str
+
+    def look(self, ops: HostOps) -> Finding:
+        if ops.file_read(HOOK).text is None:
+            return AlreadySo("owner files", "have no guard to ask")
+
+        def forget(ops: HostOps) -> str:
+            call(ops, self.hook, "all VMs", "vmfab-forget")
+            _mark_pending(ops)
+            return ""
+
+        return Change("owner files", f"given back for all VMs of {ops.host}", forget)
+
+
+@dataclass(frozen=True, slots=True)
+class HookIsForgotten:
+    """libvirtd does not call a hook any more that is gone."""
+
+    hook: str
+
+    def look(self, ops: HostOps) -> Finding:
+        if ops.file_read(HOOK).text is None and ops.file_read(PENDING).text is None:
+            return AlreadySo("libvirtd", "knows that there is no hook")
+
+        def restart(ops: HostOps) -> str:
+            _systemctl(ops, "daemon-reload")
+            _restart_libvirtd(ops)
+            # What was started until libvirtd had forgotten the hook.
+            call(ops, self.hook, "all VMs", "vmfab-forget")
+            _unmark_pending(ops)
+            return ""
+
+        return Change("libvirtd", "restarted, so that it asks no hook; VMs go on", restart)
+
+
+def _mark_pending(ops: HostOps) -> None:
+    if ops.file_read(PENDING).text is None:
+        ops.file_write(PENDING, "", mode=0o600, expect=None)
+
+
+def _unmark_pending(ops: HostOps) -> None:
+    pending = ops.file_read(PENDING)
+    if pending.sha256 is not None:
+        ops.file_remove(PENDING, expect=pending.sha256)
+
+
+# -- on the host ---------------------------------------------------------------------------------------------
 
 
 def call(ops: HostOps, hook: str, name: str, operation: str, *more: str, xml: str = "") -> str:
@@ -195,14 +285,6 @@ def call(ops: HostOps, hook: str, name: str, operation: str, *more: str, xml: st
     return done.out
 
 
-def _ours(host: str, present: HostFile) -> None:
-    if present.text is not None and MARK not in present.text:
-        raise Refused(
-            f"{present.path} on {host} is not vmfab's.",
-            f"Move it away first (libvirt 6.5 and newer also run hooks in {HOOK}.d/).",
-        )
-
-
 def _asked(ops: HostOps, *words: str) -> str:
     return ops.command(["systemctl", *words], timeout=PATIENCE).out.strip()
 
@@ -213,7 +295,7 @@ def _systemctl(ops: HostOps, *words: str) -> None:
         raise Failed(f"systemctl {' '.join(words)} failed on {ops.host}: {done.err.strip() or done.rc}.")
 
 
-def _restart_libvirtd(ops: HostOps, clock: Clock) -> None:
+def _restart_libvirtd(ops: HostOps) -> None:
     """Restart whichever daemon serves QEMU, if it runs, and see that it knows the same VMs afterwards."""
     listed = _asked(
         ops, "list-units", "--plain", "--no-legend", "--full", "--state=active", "--type=service", *_DAEMONS
@@ -223,7 +305,8 @@ def _restart_libvirtd(ops: HostOps, clock: Clock) -> None:
         return  # the next connection starts it
     before = {domain.vm.uuid: domain.vm.name for domain in ops.running().active}
     _systemctl(ops, "restart", *units)
-    until = clock.now() + PATIENCE
+    clock = Clock()
+    until = clock.monotonic() + PATIENCE
     while True:
         try:
             after = {domain.vm.uuid for domain in ops.running().active}
@@ -231,7 +314,7 @@ def _restart_libvirtd(ops: HostOps, clock: Clock) -> None:
         except LinkLost:
             raise
         except (HostError, HostSilent) as error:
-            if clock.now() > until:
+            if clock.monotonic() > until:
                 raise Failed(f"{ops.host}: libvirtd does not answer after its restart ({error}).") from None
             clock.sleep(0.5)
     lost = sorted(name for uuid, name in before.items() if uuid not in after)

@@ -39,6 +39,11 @@ class HostOps:
     def host(self) -> str:
         return self._link.host
 
+    @property
+    def _mirror(self) -> Mapping[str, str]:
+        """Where the host mirrors a definition to, and as whose."""
+        return {"mount": self._mount, "host": self.host}
+
     def close(self) -> None:
         self._link.close()
 
@@ -114,18 +119,19 @@ class HostOps:
     # -- changes -------------------------------------------------------------------------------------
 
     def define(self, xml: str) -> None:
-        self._call("define", deadline=CHANGE, xml=xml)
+        """Define, and mirror the definition to the store."""
+        self._call("define", deadline=CHANGE, xml=xml, mirror=self._mirror)
 
     def undefine(self, uuid: str) -> None:
         """Forget the definition; images and NVRAM stay, and a managed save makes it fail."""
-        self._call("undefine", deadline=CHANGE, uuid=uuid)
+        self._call("undefine", deadline=CHANGE, uuid=uuid, mirror=self._mirror)
 
     def autostart(self, uuid: str, *, on: bool) -> None:
         self._call("autostart", deadline=CHANGE, uuid=uuid, on=on)
 
     def start(self, uuid: str) -> str:
         """Start it once; the state seen afterwards."""
-        return str(self._call("start", deadline=CHANGE, uuid=uuid)["state"])
+        return str(self._call("start", deadline=CHANGE, uuid=uuid, mirror=self._mirror)["state"])
 
     def shutdown(self, uuid: str) -> None:
         """Ask the guest once to shut down."""

@@ -109,11 +109,11 @@ def apply(ops: HostOps, planned: Plan, tell: Callable[[str], object]) -> Plan:
     return after
 
 
-def diff(what: str, before: str | None, after: str) -> str:
+def diff(what: str, before: str | None, after: str | None) -> str:
     """A unified diff, empty for equal texts; None is a file that does not exist."""
-    old, new = _lines(before or ""), _lines(after)
-    source = "/dev/null" if before is None else what
-    made = list(difflib.unified_diff(old, new, source, what, n=2, lineterm=""))
+    old, new = _lines(before or ""), _lines(after or "")
+    source, target = ("/dev/null" if text is None else what for text in (before, after))
+    made = list(difflib.unified_diff(old, new, source, target, n=2, lineterm=""))
     return "".join(f"{line}\n" for line in made)
 
 
@@ -138,16 +138,21 @@ def run(ops: HostOps, argv: Sequence[str], *, stdin: str = "") -> Ended:
 class OwnFile:
     """A file of vmfab's, wholly as rendered. A different one that is there is replaced, and kept aside.
 
-    `check` is a command that gets the path as its last word and ends with 0 when the file is good.
+    `check` is a command that gets the path as its last word and ends with 0 when the file is good. A file
+    that lacks `mark` is somebody else's and refused; `hint` says what to do about it.
     """
 
     path: str
     text: str
     mode: int
     check: Sequence[str] = ()
+    mark: str = ""
+    hint: str = "Move it away first."
 
     def look(self, ops: HostOps) -> Finding:
         found = ops.file_read(self.path)
+        if found.text is not None and self.mark not in found.text:
+            raise Refused(f"{self.path} on {ops.host} is not vmfab's.", self.hint)
         if found.text == self.text and found.mode == self.mode:
             self._check(ops)
             return AlreadySo(self.path, "is there as it should be")
@@ -169,3 +174,25 @@ class OwnFile:
             ended = run(ops, [*self.check, self.path])
             if ended.rc != 0:
                 raise Failed(f"{ops.host}: {self.check[0]} does not like {self.path}: {ended.said}.")
+
+
+@dataclass(frozen=True, slots=True)
+class NoFile:
+    """A file of vmfab's is not there any more; it is kept aside. One that lacks `mark` is somebody else's."""
+
+    path: str
+    mark: str
+
+    def look(self, ops: HostOps) -> Finding:
+        found = ops.file_read(self.path)
+        digest = found.sha256
+        if found.text is None or digest is None:
+            return AlreadySo(self.path, "is not there")
+        if self.mark not in found.text:
+            raise Refused(f"{self.path} on {ops.host} is not vmfab's.", "Nothing was removed.")
+
+        def remove(ops: HostOps) -> str:
+            kept = ops.file_remove(self.path, expect=digest)
+            return f"the old one is kept as {kept}" if kept else ""
+
+        return Change(self.path, "removed", remove, diff(self.path, found.text, None))

@@ -202,6 +202,8 @@ class HostFacts:
     operations: tuple[OpenOperation, ...] = ()
     #: whether vmfab's hook stands in libvirt's way of a start; None when the host did not say
     guarded: bool | None = None
+    #: which guard that is: its version, or "edited" when somebody has changed the hook
+    guard_version: str = ""
     #: None when the file does not exist
     running_vms: tuple[str, ...] | None = None
     bridges: frozenset[str] = frozenset()

@@ -42,6 +42,7 @@ def host_facts(host: str, reply: Mapping[str, Any]) -> HostFacts:
         cordons=tuple(cordon(text) for text in require(reply, "cordons", list)),
         operations=tuple(_operation(o) for o in require(reply, "operations", list)),
         guarded=None if "guarded" not in reply else require(reply, "guarded", bool),
+        guard_version=str(reply.get("guard_version", "")),
         running_vms=None if running is None else tuple(str(n) for n in running),
         bridges=_names(reply, "bridges"),
         networks=_names(reply, "networks"),

@@ -25,6 +25,9 @@ SET_UP = (
     "var/spool/cron/crontabs/root",
     "usr-local/bin/restart_running_vms",
     "etc/logrotate.d/restart_running_vms",
+    "etc/logrotate.d/vmfab-guard",
+    "usr-local/sbin/vmfab-liveness",
+    "usr-local/sbin/vmfab-tend",
 )
 LIVENESS = "vmfab-liveness.service"
 

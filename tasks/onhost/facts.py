@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from .mounts import Mount
 
+HOOK = "/etc/libvirt/hooks/qemu"
 #: What QEMU offers does not change while one command runs, and costs libvirtd up to a second.
 _machines: list[str] = []
 
@@ -21,7 +22,8 @@ _machines: list[str] = []
 def observe(mount: str, *, plan: bool) -> dict[str, Any]:
     """The answer to `observe`. What libvirt or the store cannot tell is named as their problem."""
     facts: dict[str, Any] = {"at": time.time(), "boot_id": boot_id(), "machines": []}
-    facts["guarded"] = _guarded()
+    facts["guard_version"] = guard_version()
+    facts["guarded"] = bool(facts["guard_version"])
     facts.update(_load(), running_vms=runninglist.read(runninglist.PATH), bridges=_bridges())
     table = mounts.table()
     libvirt, machines, facts["store"] = children.together(
@@ -107,13 +109,20 @@ def _load() -> dict[str, Any]:
     }
 
 
-def _guarded() -> bool:
-    """Whether libvirt's hook here is vmfab's, by its second line."""
+def guard_version() -> str:
+    """The version of vmfab's hook, "edited" when its text is not what its third line says, "" without one."""
+    import hashlib
+
     try:
-        with open("/etc/libvirt/hooks/qemu", encoding="utf-8", errors="replace") as file:
-            return "vmfab guard" in file.read(200) and os.access(file.name, os.X_OK)
-    except OSError:
-        return False
+        with open(HOOK, "rb") as file:
+            first, second, third, rest = file.read().split(b"\n", 3)
+    except (OSError, ValueError):
+        return ""
+    if not second.startswith(b"# vmfab guard") or not os.access(HOOK, os.X_OK):
+        return ""
+    words = third.decode("ascii", "replace").split()
+    digest = hashlib.sha256(b"\n".join([first, second, rest])).hexdigest()[:16]
+    return words[1] if len(words) == 3 and words[2] == digest else "edited"
 
 
 def _bridges() -> list[str]:

@@ -20,10 +20,10 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     store.images  {mount, seconds}                  -> {images, complete, why}: see `survey`
     dumpxml       {uuid, inactive, security}        -> {xml}
     watch         {uuid, seconds}                   -> {state, reason}, early when its process ends
-    define        {xml}                             -> {}
-    undefine      {uuid}                            -> {}
+    define        {xml, mirror?: {mount, host}}     -> {}; see `remembering` for `mirror`
+    undefine      {uuid, mirror?}                   -> {}
     autostart     {uuid, on}                        -> {}
-    start         {uuid}                            -> {state}
+    start         {uuid, mirror?}                   -> {state}
     shutdown, reboot {uuid}                         -> {}
     destroy       {uuid, graceful}                  -> {state}
     wait_off      {uuid, timeout, ask_again: s or null}
@@ -58,7 +58,7 @@ import sys
 import threading
 import time
 
-from . import children, facts, files, lifecycle, runninglist, store, survey, virsh
+from . import children, facts, files, lifecycle, remembering, runninglist, store, survey, virsh
 from .problem import Problem, absolute_of, bad, flag_of, seconds_of, text_of, texts_of, uuid_of
 
 TYPE_CHECKING = False
@@ -211,11 +211,13 @@ def _dumpxml(r: Request) -> Args:
 
 def _define(r: Request) -> Args:
     lifecycle.change("define", "/dev/stdin", timeout=r.for_change(), stdin=r.text("xml"))
+    remembering.defined(r.args.get("mirror"), r.text("xml"))
     return {}
 
 
 def _undefine(r: Request) -> Args:
     lifecycle.undefine(r.uuid, r.for_change())
+    remembering.undefined(r.args.get("mirror"), r.uuid)
     return {}
 
 
@@ -225,7 +227,9 @@ def _autostart(r: Request) -> Args:
 
 
 def _start(r: Request) -> Args:
-    return {"state": lifecycle.start(r.uuid, timeout=r.for_change())}
+    state = lifecycle.start(r.uuid, timeout=r.for_change())
+    remembering.started(r.args.get("mirror"), r.uuid)
+    return {"state": state}
 
 
 def _watch(r: Request) -> Args:

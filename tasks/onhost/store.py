@@ -226,6 +226,15 @@ def makedirs(mount: str, path: str, timeout: float) -> None:
     _ask(mount, work, timeout)
 
 
+def in_folder(mount: str, work: Callable[[int], None], timeout: float) -> None:
+    """Do something in the opened folder MOUNT/.vmfab, made if need be."""
+
+    def inside() -> None:
+        work(_folder(_root(mount), [FOLDER], make=True))
+
+    _ask(mount, inside, timeout)
+
+
 # -- locks ---------------------------------------------------------------------------------------------
 
 

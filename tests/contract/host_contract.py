@@ -257,6 +257,28 @@ class HostContract:
         assert ops.observe().domains == ()
         assert bench.image_exists("web")
 
+    def test_definitions_are_mirrored_to_the_store(self, bench: Bench) -> None:
+        vm = bench.add_vm("web")
+        ops = bench.open()
+        xml = ops.dumpxml(vm.uuid, inactive=True, security=True)
+        for title in ("one", "two"):
+            ops.define(xml.replace("<memory", f"<title>{title}</title>\n<memory", 1))
+        path = f"definitions/{vm.uuid}.json"
+        mirror = json.loads(ops.store_read(path) or "")
+        assert (mirror["uuid"], mirror["name"], mirror["undefined"]) == (vm.uuid, "web", {})
+        newest, older = mirror["versions"][:2]
+        assert newest["host"] == older["host"] == ops.host
+        assert newest["at"] > older["at"]
+        now = ops.dumpxml(vm.uuid, inactive=True, security=True)
+        assert domainxml.canonical(newest["xml"]) == domainxml.canonical(now)
+        assert "<title>one</title>" in older["xml"]
+        ops.start(vm.uuid)
+        ops.undefine(vm.uuid)
+        again = json.loads(ops.store_read(path) or "")
+        assert again["versions"] == mirror["versions"]
+        assert list(again["undefined"]) == [ops.host]
+        assert ops.destroy(vm.uuid, graceful=False) == OFF
+
     def test_undefine_of_a_running_vm_leaves_it_running(self, bench: Bench) -> None:
         vm = bench.add_vm("web", running=True)
         ops = bench.open()

@@ -61,8 +61,8 @@ def test_install_adopt_again_and_remove(fab: Fab) -> None:
     before = lab.testimony("web").boots
     preview = fab("-H", ONE, "host.guard", "--dry-run")
     assert preview.code == 0, preview.said
-    assert "+++ b/etc/libvirt/hooks/qemu" in preview.out
-    assert "restart libvirtd" in preview.out
+    assert "+++ /etc/libvirt/hooks/qemu" in preview.out
+    assert "libvirtd: to be restarted" in preview.out
     assert "web runs on vmhost1: to be noted as its owner" in preview.out
     assert not (lab.disk(ONE) / HOOK).exists()
     assert not (lab.store / ".vmfab/owners").exists()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tasks.onhost import images, runninglist
+from tasks.onhost.mirror import marked, merged
 from tests.sim.errors import AgentError, NoSuchDomain, VirshError
 from tests.sim.guests import Guest
 from tests.sim.host import SimHost
@@ -303,28 +304,48 @@ class Agent:
         self._libvirt(READ_TIME)
         return {"xml": self.host.dumpxml(uuid, inactive=inactive, security=security)}
 
-    def _define(self, xml: str) -> Reply:
+    def _define(self, xml: str, mirror: Mapping[str, str] | None = None) -> Reply:
         self._libvirt(DEFINE_TIME, change=True)
-        self.host.define(xml)
+        new = self.host.define(xml)
+        self._remember(new.uuid, mirror)
         return {}
 
-    def _undefine(self, uuid: str) -> Reply:
+    def _undefine(self, uuid: str, mirror: Mapping[str, str] | None = None) -> Reply:
         self._libvirt(DEFINE_TIME, change=True)
         self.host.undefine(uuid)
+        self._remember(uuid, mirror)
         return {}
+
+    def _remember(self, uuid: str, where: Mapping[str, str] | None) -> None:
+        """Mirror how this host defines a VM now; a store that cannot take it is nobody's concern."""
+        if where is None:
+            return
+        try:
+            path = self._store(f"definitions/{uuid}.json", write=True)
+        except AgentError:
+            return
+        before, at = self._files.get(path), self.host.cluster.clock.now() + self.host.clock_skew
+        own = self.host.definitions.get(uuid)
+        if own is None:
+            after = marked(before, where["host"], at)
+        else:
+            after = merged(before, uuid, own.name, where["host"], own.xml, at=at)
+        if after is not None:
+            self._files[path] = after
 
     def _autostart(self, uuid: str, on: bool) -> Reply:
         self._libvirt(READ_TIME, change=True)
         self.host.autostart(uuid, on=on)
         return {}
 
-    def _start(self, uuid: str) -> Reply:
+    def _start(self, uuid: str, mirror: Mapping[str, str] | None = None) -> Reply:
         self._libvirt(change=True)
         if self.host.view.hanging:
             # virsh waits for libvirtd, which waits for the file system.
             self._pause(self._for_change)
             raise AgentError("libvirt-silent", f"libvirtd does not answer within {self._for_change:.0f} s")
         guest = self.host.start(uuid, by="vmfab")
+        self._remember(uuid, mirror)
         self._pause(START_TIME)
         if not guest.alive:
             raise VirshError(

@@ -9,16 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.cli import Operator
+from tasks.cli import Operator, guarding
 from tasks.cli.output import Output, Stream
+from tasks.cluster import guard
+from tasks.cluster.model import Snapshot
 from tasks.cluster.session import ANSWER
 from tasks.status import SCHEMA, status
 from tests.sim import Disk, SimCluster
+from tests.unit import observed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,6 +101,27 @@ def test_cordons_tell_who_when_and_why() -> None:
     assert "! vmhost2 is cordoned by ada@laptop: new disks (since 20" in text
     assert "fab -H vmhost2 undrain" in text
     assert seen["hosts"][1]["cordon"] == {"by": "ada@laptop", "at": 1767225600.0, "why": "new disks"}
+
+
+def test_hosts_without_the_guard_or_with_another_are_named() -> None:
+    with SimCluster(("vmhost1", "vmhost2", "vmhost3")) as sim:
+        inventory = sim.inventory()
+    own = guard.version("vmhost1", inventory.mount)
+    told = {"vmhost1": own, "vmhost2": "edited", "vmhost3": ""}
+    snapshot = Snapshot(
+        {
+            name: replace(observed.host(name), guarded=bool(text), guard_version=text)
+            for name, text in told.items()
+        }
+    )
+    out = io.StringIO()
+    operator = Operator(output=Output(Stream(out), Stream(io.StringIO())), inventory=inventory)
+    guarding.note_unguarded(operator, snapshot)
+    guarding.note_outdated(operator, snapshot)
+    assert "! No guard on vmhost3." in out.getvalue()
+    assert "! Another guard than this vmfab's on vmhost2." in out.getvalue()
+    states = [guard.state_on(facts, inventory) for facts in snapshot.facts()]
+    assert states == ["present", "outdated", "absent"]
 
 
 def test_only_the_named_hosts_are_asked() -> None:

@@ -119,10 +119,9 @@ def _guard(ops: HostOps, inventory: Inventory, facts: HostFacts) -> GuardState:
         return GuardState("foreign", (error.message, error.hint))
     except HostError as error:
         return GuardState("unread", (error.detail,))
-    if plan.same:
+    if not plan.changes:
         return GuardState("good")
-    files = [f"{change.path} differs" if change.diff else change.modes for change in plan.files]
-    return GuardState("outdated", (*files, *(f"to be done: {step}" for step in plan.steps())))
+    return GuardState("outdated", tuple(f"{change.what} to be {change.why}" for change in plan.changes))
 
 
 def _through(snapshot: Snapshot) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from tasks.cluster.templates import render
+from tasks.cluster.guard import rendered_hook
 
 #: What runs in a host's namespaces: it keeps them, and writes what comes to syslog into a file.
 INIT = """
@@ -22,6 +22,8 @@ set -e
 [ -z "$1" ] || mount -t tmpfs -o size=64m store "$1"
 mount -t tmpfs run /run
 mount -t tmpfs dev /dev
+mount -t tmpfs etc /etc
+mkdir -p /etc/libvirt/qemu /run/libvirt/qemu
 mknod -m 666 /dev/null c 1 3
 mount --bind "$2" /proc/sys/kernel/random/boot_id
 exec "$4" -c '
@@ -68,10 +70,9 @@ class HookHost:
         self.boot()
 
     def render(self, deadline: float) -> None:
-        text = render(
-            "libvirt-qemu-hook.py.j2",
-            host=self.name,
-            mount=str(self.cluster.mount),
+        text = rendered_hook(
+            self.name,
+            str(self.cluster.mount),
             running_vms=str(self.disk / "root/running_vms"),
             deadline=deadline,
         )
