@@ -145,6 +145,9 @@ def undrain(
     partial: bool = False,
     no_destroy: bool = False,
     stay: bool = False,
+    allow_local_iso: bool = False,
+    allow_shared_image: bool = False,
+    allow_macvtap: bool = False,
     ignore_reserve: bool = False,
     ignore_apart: bool = False,
     dry_run: bool = False,
@@ -172,7 +175,13 @@ def undrain(
     from tasks.cluster.sharedstore import store_of
     from tasks.cluster.undrain import records_of, way_back
 
-    allowed = relocation.overrides(ignore_reserve=ignore_reserve, ignore_apart=ignore_apart)
+    allowed = relocation.overrides(
+        allow_local_iso=allow_local_iso,
+        allow_shared_image=allow_shared_image,
+        allow_macvtap=allow_macvtap,
+        ignore_reserve=ignore_reserve,
+        ignore_apart=ignore_apart,
+    )
     with op.session() as session, ExitStack() as held:
         snapshot = relocation.observe(session, "an undrain", dry_run=dry_run)
         present = snapshot.cordons()

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from tasks.cluster.clock import Clock
-from tasks.cluster.errors import HostError, HostSilent, Unknown, VmfabError
+from tasks.cluster.errors import Failed, HostError, HostSilent, Unknown, VmfabError
 from tasks.cluster.events import Event, Notify, Phase
 from tasks.cluster.hostops import HostOps
 from tasks.cluster.locks import Locked, lock_of_vm
@@ -126,10 +126,16 @@ class VmStart:
             raise _Left(f"could not be defined: {error}") from error
 
     def _release_others(self) -> None:
-        """Take it out of other hosts' running_vms: after a reboot they would start it a second time."""
-        name = self._start.vm.name
-        for host in self._start.noted_on:
-            self._note(host, lambda ops: ops.note_running(remove=[name]))
+        """Take it, and who shares its images, out of running_vms elsewhere. Raises Failed when a host cannot.
+
+        After a reboot these hosts would start a second writer, and only a guard would keep them from it.
+        """
+        for host, name in self._start.noted:
+            try:
+                with self._session.using(host) as ops:
+                    ops.note_running(remove=[name])
+            except (HostSilent, HostError) as error:
+                raise Failed(f"{host} would start {name} at its next boot: {error}") from error
 
     def _start_on(self, starter: Starter, host: str) -> None:
         with self._gate(host):

@@ -35,8 +35,8 @@ class Start:
     """One VM to start on `host`, and why there.
 
     `images` are all that any of its definitions may write. `xml` is the definition that the host lacks, empty
-    when it has its own; `source` is where that comes from. `noted_on` are other hosts whose running_vms names
-    the VM: after a reboot they would start it a second time.
+    when it has its own; `source` is where that comes from. `noted` are (host, name) of the entries in
+    running_vms that would start it, or another VM that writes one of its images, after a reboot.
     """
 
     vm: Vm
@@ -45,7 +45,7 @@ class Start:
     images: frozenset[str]
     xml: str = field(default="", repr=False)
     source: str = ""
-    noted_on: tuple[str, ...] = ()
+    noted: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -153,7 +153,6 @@ class _Planner:
             why = "chosen" if only else home.why
         self._promised[host] += this.memory_kib
         self._joined[host].add(vm.name)
-        noted = (f.host for f in self._snapshot.facts() if vm.name in (f.running_vms or ()))
         return Start(
             vm,
             host,
@@ -161,8 +160,18 @@ class _Planner:
             images,
             xml,
             source=home.host if taken_along else "",
-            noted_on=tuple(name for name in noted if name != host),
+            noted=self._noted(vm, images, host),
             warnings=tuple(self._warnings(vm, Home(host, why), source)),
+        )
+
+    def _noted(self, vm: Vm, images: frozenset[str], host: str) -> tuple[tuple[str, str], ...]:
+        """What running_vms of any host names and must not start while the VM runs on `host`."""
+        users = {vm.name, *(other.vm.name for other in self._census.sharers(vm, images))}
+        return tuple(
+            (facts.host, name)
+            for facts in self._snapshot.facts()
+            for name in facts.running_vms or ()
+            if name in users and (facts.host, name) != (host, vm.name)
         )
 
     def _against_host(self, vm: Vm, this: Subject, host: str) -> Iterator[Refusal]:

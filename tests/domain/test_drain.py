@@ -12,6 +12,7 @@ from tasks.migrate import migrate
 from tests.domain.desk import NASTY, Desk, Ended
 from tests.sim import faults
 from tests.sim.cluster import SimCluster
+from tests.sim.domains import Disk
 from tests.sim.guests import Behaviour
 
 
@@ -222,6 +223,19 @@ def test_undrain_that_failed_goes_on(sim: SimCluster, desk: Desk) -> None:
         assert "stays cordoned" in failed.out
         assert desk.type(undrain, hosts=["vmhost1"], yes=True).code == 0
         assert sim.where("web") == ("vmhost1",)
+
+
+def test_undrain_goes_as_far_as_its_drain_was_allowed_to(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        disk = Disk("/vmstorage/shared.qcow2")
+        web = sim.add_vm("web", "vmhost1", disks=[disk])
+        sim.add_vm("twin", "vmhost2", disks=[disk], running=False)
+        assert desk.type(drain, hosts=["vmhost1"], yes=True, allow_shared_image=True).code == 0
+        refused = desk.type(undrain, hosts=["vmhost1"], yes=True)
+        assert refused.code == 2
+        assert "(override: --allow-shared-image)" in refused.text
+        assert desk.type(undrain, hosts=["vmhost1"], yes=True, allow_shared_image=True).code == 0
+        assert sim.where(web) == ("vmhost1",)
 
 
 def test_undrain_stay_only_uncordons(sim: SimCluster, desk: Desk) -> None:

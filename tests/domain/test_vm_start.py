@@ -51,6 +51,30 @@ def test_starts_where_running_vms_names_it(sim: SimCluster, desk: Desk) -> None:
         assert sim.where(vm) == ("vmhost2",)
 
 
+def test_who_shares_its_image_does_not_come_back_at_a_boot(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        disk = Disk("/vmstorage/shared.qcow2")
+        web = sim.add_vm("web", "vmhost1", disks=[disk])
+        twin = sim.add_vm("twin", "vmhost3", disks=[disk], running=False)
+        sim["vmhost1"].crash(web.uuid)
+        assert desk.type(start, "twin").code == 0
+        assert sim["vmhost1"].running_vms == ""
+        sim["vmhost1"].power_off(10.0)
+        sim.wait(60.0)
+        assert (sim.where(web), sim.where(twin)) == ((), ("vmhost3",))
+
+
+def test_does_not_start_what_another_host_would_start_again(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        vm = sim.add_vm("web", "vmhost1", also_defined_on=("vmhost2",))
+        sim["vmhost1"].crash(vm.uuid)
+        sim.faults.on(faults.fail("file", "Read-only file system"), op="note_running", host="vmhost1")
+        ended = desk.type(start, "web", hosts=["vmhost2"])
+        assert ended.code == 1, ended
+        assert "vmhost1 would start web at its next boot" in ended.text
+        assert sim.where(vm) == ()
+
+
 def test_starts_where_it_ran_last(sim: SimCluster, desk: Desk) -> None:
     with sim:
         vm = sim.add_vm("web", "vmhost1", running=False, also_defined_on=("vmhost2",))

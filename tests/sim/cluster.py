@@ -6,12 +6,18 @@ import random
 import uuid as uuids
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from types import TracebackType
 from typing import TypeVar
 
+from tasks.cluster import afterboot, guard
 from tasks.cluster.model import Host, Inventory, Vm
 from tasks.cluster.session import Session
+from tests.sim import hooks
+from tests.sim.beside import Beside
 from tests.sim.clock import SimClock
 from tests.sim.domains import Disk, domain_xml
 from tests.sim.faults import Call, Faults
@@ -74,6 +80,11 @@ class SimCluster:
         if error is None:
             self.assert_law()
 
+    @cached_property
+    def folder(self) -> Path:
+        """A folder of this machine for what has to be a real file; gone at the end."""
+        return Path(self._stack.enter_context(TemporaryDirectory(prefix="vmfab-sim-")))
+
     def __getitem__(self, host: str) -> SimHost:
         return self.hosts[host]
 
@@ -125,6 +136,20 @@ class SimCluster:
             machine_host.start(vm.uuid)
             machine_host.running_vms = (machine_host.running_vms or "") + f"{name}\n"
         return vm
+
+    def guard(self, *names: str) -> None:
+        """Put the guard's hook on hosts (all without a name), as host.guard does before a VM runs."""
+        for name in names or self.hosts:
+            host = self.hosts[name]
+            host.disk.files[hooks.FILE] = (guard.hook_text(self.inventory(), name), 0o755)
+            host.hook.look()
+
+    def autostart(self, *names: str) -> None:
+        """Let hosts (all without a name) run the restart script at boot, as host.autostart leaves them."""
+        for name in names or self.hosts:
+            disk = self.hosts[name].disk
+            disk.files[afterboot.SCRIPT] = (afterboot.script(MOUNT), 0o755)
+            disk.crontab = f"@reboot {afterboot.SCRIPT}\n"
 
     def behaviour(self, name: str) -> Behaviour:
         """How this VM's guest acts; change it at any time."""
@@ -188,28 +213,9 @@ class SimCluster:
         self.scheduler.current.owner = owner
         return thread
 
-    def beside(self, work: Callable[[], T], laptop: Laptop) -> Callable[[], T]:
-        """Run code on a laptop; the answer waits for its end and returns or raises what it did."""
-        results: list[T] = []
-        errors: list[BaseException] = []
-
-        def body() -> None:
-            self.scheduler.current.owner = laptop
-            try:
-                results.append(work())
-            except BaseException as error:
-                errors.append(error)
-
-        thread = Thread(target=body, name=laptop.name, daemon=True)
-        thread.start()
-
-        def result() -> T:
-            thread.join()
-            if errors:
-                raise errors[0]
-            return results[0]
-
-        return result
+    def beside(self, work: Callable[[], T], laptop: Laptop) -> Beside[T]:
+        """Run code on a laptop, at the side."""
+        return Beside(self.scheduler, work, laptop)
 
     def wait(self, seconds: float) -> None:
         """Let simulated time go by."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import uuid as uuids
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tests.sim import domains
+from tests.sim import domains, restart
 from tests.sim.domains import Definition
 from tests.sim.errors import NoSuchDomain, VirshError
 from tests.sim.guests import Behaviour, Guest
+from tests.sim.hooks import Hook
 from tests.sim.programs import OwnDisk
 from tests.sim.store import Image, View
 
@@ -22,9 +23,6 @@ GIB = 1 << 20
 
 #: Seconds: qemu's last moments after the guest has powered off, when libvirt says "in shutdown".
 LINGER = 0.05
-
-#: A hook gets (host, operation, definition); operation is "prepare" or "release". It refuses with VirshError.
-Hook = Callable[["SimHost", str, Definition], None]
 
 
 class SimHost:
@@ -54,8 +52,14 @@ class SimHost:
         self.local: dict[str, Image] = {}
         #: message by VM name with which this host refuses its start, for tests of a bad target
         self.refusals: dict[str, str] = {}
-        self.hooks: list[Hook] = []
-        #: whether root's crontab starts the VMs in running_vms after a boot
+        self.hook = Hook(self)
+        #: files of its programs, by path, besides those that vmfab writes; /run ends with each boot
+        self.own_files: dict[str, bytes] = {}
+        self.syslog: list[str] = []
+        #: systemd's units that are enabled, and that run
+        self.enabled: set[str] = set()
+        self.active: set[str] = set()
+        #: whether the institute's own script starts the VMs in running_vms after a boot
         self.restarts_vms = True
         self.powered = True
         self.reachable = True
@@ -156,10 +160,13 @@ class SimHost:
             raise VirshError("Domain is already active")
         failed = f"Failed to start domain '{definition.name}'\n"
         behaviour = self.cluster.behaviour(definition.name)
-        self._may_start(definition, behaviour, failed)
-        for hook in self.hooks:
-            hook(self, "prepare", definition)
-        self._can_open(definition, failed)
+        self.hook.prepare(definition, failed)
+        try:
+            self._may_start(definition, behaviour, failed)
+            self._can_open(definition, failed)
+        except VirshError:
+            self.hook.release(definition)
+            raise
         now = self.cluster.clock.now()
         number = next(self._numbers)
         opened = [(d.path, self.image(d.path)) for d in definition.disks if d.writable]
@@ -180,6 +187,7 @@ class SimHost:
         self.guests.append(guest)
         self.last_ran[guest.name] = now + self.clock_skew
         self.cluster.note(self, f"start {guest.name} by {by}: qemu {guest.pid}")
+        self.hook.started(guest.live)
         crash = behaviour.crash_after.get(self.name, behaviour.crash_after.get(""))
         if crash is not None:
             self.cluster.after(crash, lambda: self._end(guest, "crashed"))
@@ -294,9 +302,15 @@ class SimHost:
         """libvirt takes the VM for off while its qemu process goes on."""
         guest = self._running(name, "lose")
         guest.listed = False
-        self.definitions[guest.uuid].reason = "unknown"
+        if guest.uuid in self.definitions:
+            self.definitions[guest.uuid].reason = "unknown"
+        self.hook.release(guest.live)
         self.cluster.changed(self)
         return guest
+
+    def kill(self, guest: Guest) -> None:
+        """End a qemu process with kill, whether libvirt knows it or not."""
+        self._end(guest, "destroyed")
 
     def crash(self, name: str) -> None:
         """qemu dies."""
@@ -321,9 +335,8 @@ class SimHost:
             self.definitions[guest.uuid].reason = reason
         self.cluster.note(self, f"{guest.name} is off: {reason}")
         self.cluster.law.ended(guest)
-        if self.powered:
-            for hook in self.hooks:
-                hook(self, "release", guest.live)
+        if self.powered and guest.listed:
+            self.hook.release(guest.live)
         self.cluster.changed(self)
 
     # -- power, network, services --------------------------------------------------------------------
@@ -354,6 +367,37 @@ class SimHost:
         if seconds is not None:
             self.cluster.after(seconds, self.thaw_libvirt)
 
+    def restart_libvirt(self) -> None:
+        """Restart libvirtd, which looks for hooks then. Its VMs go on running."""
+        self.cluster.note(self, "libvirtd restarted")
+        self.libvirt_frozen = self.libvirt_stopped = False
+        self.hook.look()
+        self.cluster.changed(self)
+
+    def systemctl(self, words: Sequence[str]) -> tuple[int, str, str]:
+        """Answer systemctl: (exit code, output, errors)."""
+        verb, units = words[0], [word for word in words[1:] if not word.startswith("-")]
+        if verb == "list-units":
+            return 0, "" if self.libvirt_stopped else "libvirtd.service loaded active running\n", ""
+        if verb in ("is-enabled", "is-active"):
+            on = units[0] in (self.enabled if verb == "is-enabled" else self.active)
+            yes, no = ("enabled", "disabled") if verb == "is-enabled" else ("active", "inactive")
+            return (0, f"{yes}\n", "") if on else (1, f"{no}\n", "")
+        for unit in units:
+            self._systemctl(verb, unit)
+        return 0, "", ""
+
+    def _systemctl(self, verb: str, unit: str) -> None:
+        if (verb, unit) == ("restart", "libvirtd.service"):
+            self.restart_libvirt()
+        elif verb == "enable":
+            self.enabled.add(unit)
+        elif verb == "restart":
+            self.active.add(unit)
+        elif verb == "disable":
+            self.enabled.discard(unit)
+            self.active.discard(unit)
+
     def thaw_libvirt(self) -> None:
         self.cluster.note(self, "libvirtd answers again")
         self.libvirt_frozen = False
@@ -377,11 +421,16 @@ class SimHost:
         self.boot_id = self._new_id()
         self.booted_at = self.cluster.clock.now()
         self.libvirt_frozen = self.libvirt_stopped = self.sshd_frozen = False
+        self.own_files = {p: data for p, data in self.own_files.items() if not p.startswith("/run/")}
+        self.active = set(self.enabled)
+        self.hook.look()
         self.cluster.note(self, "booted")
         self.cluster.changed(self)
         boot = self.boot_id
         self.cluster.after(5.0, lambda: self._libvirt_autostart(boot))
-        if self.restarts_vms:
+        if script := restart.installed(self):
+            self.cluster.after(10.0, lambda: self._run_restart_script(script, boot))
+        elif self.restarts_vms:
             self.cluster.after(30.0, lambda: self._restart_running_vms(boot))
 
     def _libvirt_autostart(self, boot: str) -> None:
@@ -389,8 +438,12 @@ class SimHost:
             if definition.autostart and self.powered and self.boot_id == boot:
                 self._boot_start(definition.name)
 
+    def _run_restart_script(self, text: str, boot: str) -> None:
+        if self.powered and self.boot_id == boot:
+            self.cluster.spawn(restart.Restart(self, text, self.cluster.folder).run)
+
     def _restart_running_vms(self, boot: str) -> None:
-        # As the institute's own script does it today; the rendered one replaces it (see `restarts_vms`).
+        # As the institute's own script does it today; host.autostart's replaces it.
         for name in self.names_to_restart():
             if self.powered and self.boot_id == boot:
                 self._boot_start(name)

@@ -12,6 +12,7 @@ from tasks.cluster.errors import HostError, HostSilent, LinkLost
 from tasks.cluster.link import Progress
 from tasks.cluster.model import Host
 from tests.sim.agent import Agent, Gone
+from tests.sim.beside import Beside
 from tests.sim.errors import AgentError
 from tests.sim.faults import Call
 from tests.sim.host import SimHost
@@ -66,8 +67,8 @@ class Laptop:
         """Run code on this laptop and wait for its end. Raises what it raises, SimKilled if it was killed."""
         return self.start(work)()
 
-    def start(self, work: Callable[[], T]) -> Callable[[], T]:
-        """Run code on this laptop at the side; the answer waits for its end and gives its result."""
+    def start(self, work: Callable[[], T]) -> Beside[T]:
+        """Run code on this laptop at the side."""
         return self.cluster.beside(work, self)
 
     def kill(self) -> None:

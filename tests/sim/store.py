@@ -40,6 +40,8 @@ class Image:
     bytes: int = 1 << 30
     #: paths on the store of the files that it reads through
     bases: tuple[str, ...] = ()
+    #: what a program reads at its beginning; nothing tells of a backing file
+    header: bytes = b""
 
     def opened(self, guest: Guest, now: float) -> None:
         self.settle(now)
@@ -49,20 +51,29 @@ class Image:
     def closed(self, guest: Guest, now: float) -> None:
         self.settle(now)
         self.writers.remove(guest)
-        for boot in self.boots:
-            if boot.boot_id == guest.boot_id:
-                boot.ended, boot.last = now, self.counter
+        boot = self._boot_of(guest)
+        boot.ended, boot.last = now, self.counter
 
     def settle(self, now: float) -> None:
         """Write what the running guest has counted until now; with two of them, the last to write wins."""
         for guest in self.writers:
-            boot = next(b for b in self.boots if b.boot_id == guest.boot_id)
+            boot = self._boot_of(guest)
             self.counter = boot.first + int((now - boot.began) * 10)
 
+    def _boot_of(self, guest: Guest) -> Boot:
+        """A guest that was saved and goes on has several; the last is under way."""
+        return next(b for b in reversed(self.boots) if b.boot_id == guest.boot_id)
+
     def faults(self) -> list[str]:
-        """What the counters themselves prove: overlapping writers, or a count that went back."""
+        """What the counters prove: overlapping writers, old memory on a new disk, a count that went back."""
         found = []
+        seen: set[str] = set()
         for one, two in zip(self.boots, self.boots[1:], strict=False):
+            seen.add(one.boot_id)
+            if two.boot_id in seen and two.boot_id != one.boot_id:
+                found.append(
+                    f"{self.path}: {two.vm} on {two.host} goes on from before {one.vm} on {one.host}"
+                )
             if one.ended is None or two.began < one.ended:
                 found.append(f"{self.path}: {two.vm} on {two.host} wrote while {one.vm} on {one.host} did")
             elif one.last is not None and two.first <= one.last:
@@ -71,13 +82,17 @@ class Image:
 
 
 class SimStore:
-    """The file system itself. `links` are symbolic links by path on it; `files` lie below .vmfab."""
+    """The file system itself. `links` are symbolic links by path on it; `files` lie below .vmfab.
+
+    `folders` are those that were made and may be empty, by path on it.
+    """
 
     def __init__(self, store_id: str) -> None:
         self.store_id = store_id
         self.images: dict[str, Image] = {}
         self.links: dict[str, str] = {}
         self.files: dict[str, str] = {}
+        self.folders: set[str] = set()
         self.locks: dict[str, Any] = {}
         self.full = False
         self.hung = False

@@ -11,12 +11,13 @@ import pytest
 
 from tasks.cluster.errors import HostError, HostSilent, LinkLost
 from tasks.cluster.model import HostFacts, Silent
-from tests.sim import faults
+from tests.sim import faults, process
 from tests.sim.cluster import SimCluster
 from tests.sim.domains import Disk
 from tests.sim.errors import VirshError
 from tests.sim.guests import Behaviour
 from tests.sim.law import LawBroken
+from tests.sim.process import Unsimulated
 from tests.sim.scheduler import Deadlock, SimKilled
 
 # -- the law -----------------------------------------------------------------------------------------
@@ -276,6 +277,60 @@ def test_a_boot_starts_what_running_vms_names_and_what_has_autostart() -> None:
         assert (sim.where(web), sim.where(db)) == (("vmhost1",), ("vmhost1",))
         assert sim["vmhost1"].boot_id != before
         assert sim["vmhost1"].boot_log[-2:] == ["unknown: failed to get domain 'unknown'", "web: started"]
+
+
+def test_a_boot_runs_the_real_restart_script_in_simulated_time() -> None:
+    with SimCluster() as sim:
+        sim.autostart()
+        web, db = sim.add_vm("web", "vmhost1"), sim.add_vm("db", "vmhost1")
+        sim["vmhost1"].running_vms = "web\r\n\nunknown\ndb"
+        sim["vmhost1"].view.mounted = False
+        sim["vmhost1"].power_off(seconds=30.0)
+        sim.wait(300.0)
+        assert (sim.where(web), sim.where(db)) == ((), ())
+        sim["vmhost1"].view.mounted = True
+        with sim.session() as session:
+            session.host("vmhost2").store_lock(f"locks/vm-{db.uuid}", {})
+            sim.wait(60.0)
+        assert (sim.where(web), sim.where(db)) == (("vmhost1",), ())
+        assert sim["vmhost1"].boot_log[0] == "web: started"
+        assert "unknown: unknown: no VM of this name is defined here" in sim["vmhost1"].boot_log
+        assert any(
+            line.startswith("db: left off: vmfab is working on it") for line in sim["vmhost1"].boot_log
+        )
+        assert not any(path.startswith("locks/") for path in sim.store.locks)
+
+
+def test_the_restart_script_ends_with_its_host() -> None:
+    with SimCluster() as sim:
+        sim.autostart()
+        vms = [sim.add_vm(name, "vmhost1") for name in ("web", "db", "mail")]
+        sim["vmhost1"].power_off(seconds=30.0)
+        sim.wait(42.0)
+        assert [sim.where(vm) for vm in vms] == [("vmhost1",), (), ()]
+        sim["vmhost1"].power_off()
+        sim.wait(100.0)
+        assert [sim.where(vm) for vm in vms] == [(), (), ()]
+        assert not sim.store.locks
+
+
+def test_old_memory_on_a_changed_disk_is_noticed() -> None:
+    with SimCluster() as sim:
+        vm = sim.add_vm("web", "vmhost1", also_defined_on=("vmhost2",))
+        sim["vmhost1"].managed_save(vm.uuid)
+        sim["vmhost2"].start(vm.uuid)
+        sim.wait(1.0)
+        sim["vmhost2"].destroy(vm.uuid)
+        sim.assert_law()
+        sim["vmhost1"].start(vm.uuid)
+        with pytest.raises(LawBroken, match="goes on from before"):
+            sim.assert_law()
+        sim.forgive()
+
+
+def test_a_program_that_wants_what_is_not_simulated_is_loud() -> None:
+    with SimCluster() as sim, pytest.raises(Unsimulated, match="statvfs"):
+        process.run(sim["vmhost1"], "import os\ndef main(argv): os.statvfs('/')", [], "")
 
 
 def test_a_suspended_laptop_finds_its_links_lost() -> None:
