@@ -232,6 +232,8 @@ class Silent:
     reason: str
     #: what the operator can do about it, if there is more to say than "look at it"
     hint: str = ""
+    #: something at its address did answer: it is no host without power
+    alive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

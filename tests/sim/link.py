@@ -55,7 +55,8 @@ class Laptop:
         if not machine.answers or machine.sshd_frozen:
             self.cluster.scheduler.sleep(seconds)
             self._alive()
-            raise HostSilent(host.name, f"no connection within {seconds:.0f} s")
+            alive = machine.answers
+            raise HostSilent(host.name, f"no connection within {seconds:.0f} s", alive=alive)
         link = SimLink(self, machine)
         self.links.append(link)
         _faults(call, "after")

@@ -79,6 +79,8 @@ class SimStore:
         self.links: dict[str, str] = {}
         self.files: dict[str, str] = {}
         self.locks: dict[str, Any] = {}
+        #: when a file was last written, by the clock of the host that did it
+        self.written: dict[str, float] = {}
         self.full = False
         self.hung = False
         self.total_bytes = TERABYTE
