@@ -89,6 +89,7 @@ def evacuate(
             result = shown.carry(op, session, fence, store, todo, wish)
         else:
             op.say(f"No VM of {op.host} has to be started elsewhere.")
+            shown.close_earlier(op, session, fence, store, todo)
         code = shown.code_of(todo, result)
         if json:
             op.output.document(shown.document(todo, pieces, result, code))

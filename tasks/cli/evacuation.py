@@ -15,7 +15,7 @@ from tasks.cluster.errors import Refused
 from tasks.cluster.evacuation import Evacuation, Wish
 from tasks.cluster.fencing import MISSING, PROVED, Fence, Piece
 from tasks.cluster.locks import host_lock
-from tasks.cluster.model import Move, Plan, Refusal, Snapshot
+from tasks.cluster.model import EVACUATED, Move, Plan, Refusal, Snapshot
 from tasks.cluster.relocate import Result
 from tasks.cluster.session import Session
 from tasks.cluster.sharedstore import SharedStore
@@ -101,8 +101,8 @@ def carry(
     def first() -> None:
         present = todo.snapshot.cordons().get(host)
         if present is not None:
-            present = replace(present, by=begun.by, at=begun.at, why=cordon.EVACUATED)
-        cordon.place(store, host, begun, why=cordon.EVACUATED, present=present, drain=True)
+            present = replace(present, by=begun.by, at=begun.at, why=EVACUATED)
+        cordon.place(store, host, begun, why=EVACUATED, present=present, drain=True)
         op.say(f"{host} is cordoned.")
         evacuating.close(store, todo.earlier, begun, op.clock)
 
@@ -129,6 +129,14 @@ def carry(
     return result
 
 
+def close_earlier(op: Operator, session: Session, fence: Fence, store: SharedStore, todo: Evacuation) -> None:
+    """End the journals of interrupted evacuations of the host: nothing is left of them."""
+    begun = op.begin()
+    if any(not record.ended for record in todo.earlier):
+        with host_lock(session, op.host, fence.keeper, begun):
+            evacuating.close(store, todo.earlier, begun, op.clock)
+
+
 def _show_result(op: Operator, result: Result) -> None:
     rows = [(o.move.vm.name, o.move.target, MEANING[o.result]) for o in result.outcomes]
     styles = [_STYLE.get(o.result, "bold red") for o in result.outcomes]
@@ -144,8 +152,9 @@ def _show_result(op: Operator, result: Result) -> None:
     )
     if up < len(result.outcomes):
         op.warn("The same command goes on with the rest.")
+    op.say(f"When {op.host} is back, it starts none of these. Then: fab -H {op.host} undrain")
     op.say(
-        f"When {op.host} is back, it starts none of those that run elsewhere. Then: fab -H {op.host} undrain"
+        f"Until it answers, other starts are refused. If it stays away, take it out of {op.inventory.path}."
     )
 
 

@@ -9,9 +9,6 @@ from tasks.cluster.model import Cordon
 from tasks.cluster.operation import Operation
 from tasks.cluster.sharedstore import SharedStore
 
-#: Why a host is cordoned whose VMs were started elsewhere because it was dead.
-EVACUATED = "evacuated"
-
 
 def path_of(host: str) -> str:
     return f"cordons/{host}.json"

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from tasks.cluster import domainxml, journal, stranded
+from tasks.cluster import comeback, domainxml, journal, stranded
 from tasks.cluster.batch import Batch
 from tasks.cluster.census import Census
 from tasks.cluster.clock import Clock
@@ -32,8 +32,6 @@ from tasks.cluster.stranded import Stranded
 from tasks.cluster.subject import subject
 
 KIND = "evacuate"
-#: The VMs that were taken away from a host, one "UUID NAME" a line; the host's restart script heeds it.
-TAKEN = "evacuated"
 
 
 class Step(Enum):
@@ -165,7 +163,7 @@ class Evacuation:
         if problem := self._fence.still():
             raise _Left(problem)
         self._journal.before(move, Step.OWNER.value)
-        self._store.append(f"{TAKEN}/{move.source}", f"{move.vm.uuid} {move.vm.name}\n")
+        self._store.append(comeback.path_of(move.source), comeback.line_of(move.vm))
         self._given = True
         if not changes:
             return

@@ -498,10 +498,10 @@ def test_broken_at_any_request_the_same_again_ends_well(fault: str, when: str) -
             sim.add_vm("db", DEAD)
             SimGuard(sim)
             die(sim)
-            rule = sim.faults.on(FAULTS[fault], n=number, when=when)
+            living = sim.faults.on(FAULTS[fault], n=number, when=when, match=lambda c: c.host.name != DEAD)
             try:
                 first = type_evacuate(desk)
-                if first.code == 0:
+                if first.code == 0 and "power" not in fault:
                     assert all(len(sim.where(vm)) == 1 for vm in ("web", "db")), first.text
             except SimKilled:
                 pass
@@ -510,9 +510,11 @@ def test_broken_at_any_request_the_same_again_ends_well(fault: str, when: str) -
             laptop = sim.another_laptop("elsewhere")
             again = desk.beside(laptop, evacuate, hosts=[DEAD], confirm=DEAD)()
             assert again.code == 0, (number, again.text, sim.history)
-            assert all(len(sim.where(vm)) == 1 for vm in ("web", "db")), (number, again.text)
+            # What ran on its new host already when that lost its power is for that host's reboot.
+            least = 0 if "power" in fault else 1
+            assert all(least <= len(sim.where(vm)) <= 1 for vm in ("web", "db")), (number, again.text)
             unended = [t for p, t in sim.store.files.items() if p.startswith("moves/") and '"end"' not in t]
             assert unended == []
-        if not rule.struck:
+        if not living.struck:
             assert number > 30, "an evacuation asks more often than that"
             return

@@ -562,10 +562,15 @@ class Agent:
         locks = self.host.view.store.locks
         if where in locks:
             raise AgentError("locked", self._files.get(where, ""))
-        locks[where] = self._link
+        self._hold(where)
         signed = {**json.loads(holder), "host": self.host.name, "pid": 1000 + self._number}
         self._files[where] = "" if full else json.dumps(signed)
         return {}
+
+    def _hold(self, path: str) -> None:
+        if self._link.ended:
+            raise Gone  # the agent ended while it was about to
+        self.host.view.store.locks[path] = self._link
 
     def _store_unlock(self, mount: str, path: str) -> Reply:
         self._pause(READ_TIME)
@@ -583,7 +588,7 @@ class Agent:
         locks = self.host.view.store.locks
         if where in locks:
             raise AgentError("locked", self._files[where])
-        locks[where] = self._link
+        self._hold(where)
         return {"text": self._files[where]}
 
     def _store_holds(self, mount: str, path: str) -> Reply:

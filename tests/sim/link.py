@@ -124,6 +124,11 @@ class SimLink:
         return self._machine.name
 
     @property
+    def ended(self) -> bool:
+        """Has its agent ended, and given its locks back?"""
+        return self._ended
+
+    @property
     def carries(self) -> bool:
         """Do requests and replies get through?"""
         machine = self._machine
