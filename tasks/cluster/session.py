@@ -154,7 +154,7 @@ class Session:
         if not plan:
             return Snapshot(self.each(names, lambda h: h.observe(plan=False)))
         answers = self._plans.ask(names).answers
-        return Snapshot({name: answers[name] for name in names})
+        return Snapshot({name: answers[name] for name in names if name in answers})
 
     def running_now(self) -> Mapping[str, RunningNow | Silent]:
         """The light question, to every host of the inventory: who runs there now?"""
