@@ -216,7 +216,6 @@ def as_if_alive(
         memory_available_kib=0,
         files=files,
         running_vms=None,
-        guarded=None,
         cordons=(),
     )
     return Snapshot({**snapshot.hosts, host: dead})
