@@ -104,7 +104,7 @@ def carry(
             present = replace(present, by=begun.by, at=begun.at, why=EVACUATED)
         cordon.place(store, host, begun, why=EVACUATED, present=present, drain=True)
         op.say(f"{host} is cordoned.")
-        evacuating.close(store, todo.earlier, begun, op.clock)
+        evacuating.close(session, store, todo.earlier, begun, op.clock)
 
     work = evacuating.Work(host, todo.moves, todo.vms, todo.planned_on, recheck)
     with (
@@ -134,7 +134,7 @@ def close_earlier(op: Operator, session: Session, fence: Fence, store: SharedSto
     begun = op.begin()
     if any(not record.ended for record in todo.earlier):
         with host_lock(session, op.host, fence.keeper, begun):
-            evacuating.close(store, todo.earlier, begun, op.clock)
+            evacuating.close(session, store, todo.earlier, begun, op.clock)
 
 
 def _show_result(op: Operator, result: Result) -> None:

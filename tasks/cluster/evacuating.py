@@ -7,11 +7,11 @@ again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from tasks.cluster import comeback, domainxml, journal, stranded
+from tasks.cluster import comeback, domainxml, journal, relocate, stranded
 from tasks.cluster.batch import Batch
 from tasks.cluster.census import Census
 from tasks.cluster.clock import Clock
@@ -24,7 +24,8 @@ from tasks.cluster.journal import Journal
 from tasks.cluster.locks import lock_of_vm
 from tasks.cluster.model import HostFacts, Move, Outcome, Refusal, Silent, Snapshot
 from tasks.cluster.operation import Operation
-from tasks.cluster.relocate import Result, verify
+from tasks.cluster.oplock import OperationLock
+from tasks.cluster.relocate import Result
 from tasks.cluster.session import Session
 from tasks.cluster.sharedstore import SharedStore
 from tasks.cluster.starting import RunsAlready, Starter, StartFailed
@@ -56,6 +57,10 @@ class Work:
     recheck: Callable[[Snapshot, Move], Sequence[Refusal]]
 
 
+#: Limits how many VMs start on one host at the same time.
+Gate = Callable[[str], AbstractContextManager[object]]
+
+
 class _Left(Exception):
     """The VM was not given away; the text says why."""
 
@@ -74,7 +79,7 @@ class Evacuation:
         *,
         clock: Clock,
         notify: Notify,
-        gate: Callable[[str], AbstractContextManager[object]] = lambda host: nullcontext(),
+        gate: Gate,
     ) -> None:
         self._session = session
         self._fence = fence
@@ -233,12 +238,44 @@ def carry_out(
 ) -> Result:
     """Journal the plan, do what is to be done `first`, start the VMs, observe the cluster again.
 
-    Raises Failed when the journal cannot be begun (nothing was changed then), Interrupted at a second Ctrl-C.
+    Raises Failed when the journal cannot be begun (nothing was changed then), what `first` raises, and
+    Interrupted at a second Ctrl-C.
     """
+    lock = OperationLock(session, store.hosts, operation.id, operation)
+    lock.take()
+    diary = Journal(store, operation, clock, announced=lock.keep)
+    try:
+        diary.plan(work.moves, kind=KIND)
+        try:
+            first()
+        except VmfabError:
+            relocate.close(session, store, diary, lock, "not begun", clock)
+            raise
+
+        def begun(move: Move, told: Notify, gate: Gate) -> Evacuation:
+            return Evacuation(session, fence, store, work, move, diary, clock=clock, notify=told, gate=gate)
+
+        result = _make(session, work.moves, begun, clock, notify, parallel, interrupted)
+        if any(o.result in journal.OPEN for o in result.outcomes):
+            return result
+        how = "interrupted" if result.interrupted else "done"
+        warnings = relocate.close(session, store, diary, lock, how, clock)
+        return replace(result, warnings=(*result.warnings, *warnings))
+    finally:
+        lock.release()
+
+
+def _make(
+    session: Session,
+    moves: Sequence[Move],
+    begun: Callable[[Move, Notify, Gate], Evacuation],
+    clock: Clock,
+    notify: Notify,
+    parallel: int,
+    interrupted: Callable[[], None],
+) -> Result:
+    """Start the VMs, `parallel` at a time, and observe the cluster again. Raises Interrupted."""
     begin = clock.monotonic()
-    diary = Journal(store, operation, clock)
-    diary.plan(work.moves, kind=KIND)
-    first()
     gates = StartGates()
     last: dict[str, Event] = {}
 
@@ -246,20 +283,15 @@ def carry_out(
         last[event.vm] = event
         notify(event)
 
-    def one(move: Move) -> Outcome:
-        return Evacuation(
-            session, fence, store, work, move, diary, clock=clock, notify=told, gate=gates
-        ).run()
-
     def left(move: Move) -> Outcome:
         told(Event(move.vm.name, Phase.LEFT, move.source, move.target, "interrupted"))
         return Outcome(move, "left", "", detail="not begun: interrupted")
 
-    for move in work.moves:
+    for move in moves:
         told(Event(move.vm.name, Phase.WAITING, move.source, move.target))
     batch = Batch(
-        work.moves,
-        one,
+        moves,
+        lambda move: begun(move, told, gates).run(),
         parallel=parallel,
         left=left,
         describe=lambda move: f"{move.vm.name} (to {move.target}): {last[move.vm.name].phase.value}",
@@ -268,12 +300,7 @@ def carry_out(
     outcomes = batch.run()
     took = clock.monotonic() - begin
     after = session.observe()
-    result = Result(tuple(verify(o, after) for o in outcomes), after, batch.stopped_early, took)
-    try:
-        diary.end("interrupted" if batch.stopped_early else "done")
-    except VmfabError as error:
-        return replace(result, warnings=(str(error),))
-    return result
+    return Result(tuple(relocate.verify(o, after) for o in outcomes), after, batch.stopped_early, took)
 
 
 # -- earlier evacuations of the host -------------------------------------------------------------------
@@ -310,11 +337,24 @@ def unfinished(records: Iterable[journal.Record], host: str) -> dict[str, tuple[
     return found
 
 
-def close(store: SharedStore, records: Iterable[journal.Record], operation: Operation, clock: Clock) -> None:
-    """End the journals of earlier evacuations that were interrupted: this one goes on with their VMs.
+def close(
+    session: Session,
+    store: SharedStore,
+    records: Iterable[journal.Record],
+    operation: Operation,
+    clock: Clock,
+) -> None:
+    """End earlier evacuations that were interrupted: this one goes on with their VMs.
 
-    Whoever calls this holds the host's lock, so that none of them is under way. Raises Failed.
+    Whoever calls this holds the host's lock, so that none of them is under way. Raises Failed, Locked.
     """
     for record in records:
-        if not record.ended:
-            Journal(store, replace(operation, id=record.id), clock).end(f"gone on with by {operation.id}")
+        if record.ended:
+            continue
+        lock = OperationLock(session, store.hosts, record.id, operation)
+        lock.take()
+        try:
+            Journal(store, operation, clock, id=record.id).end(f"gone on with by {operation.id}")
+            lock.end()
+        finally:
+            lock.release()
