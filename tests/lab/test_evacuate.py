@@ -124,3 +124,29 @@ def test_fault_14_a_host_that_is_only_cut_off_is_not_evacuated(guarded: Fab) -> 
         state["kept"] = {p: t for p, t in state["kept"].items() if not p.startswith("hosts/")}
     assert before == after
     guarded.counting("web")
+
+
+def test_fault_15_and_16_all_come_back_where_they_were_and_nothing_on_the_wrong_host(guarded: Fab) -> None:
+    """Power comes back everywhere; on one host libvirt's autostart and cron want another one's VM, too."""
+    lab = guarded.lab
+    assert guarded("-H", f"{ONE},{TWO}", "host.autostart", "--yes").code == 0
+    guarded.add(ONE, "web", "mail")
+    guarded.add(TWO, "db")
+    for name in ("web", "mail"):
+        lab.define_vm(TWO, lab.virsh(ONE, "dumpxml", "--inactive", name))
+    before = evidence.standing(lab)
+    for host in (TWO, ONE):
+        lab.power_off(host)
+    (lab.disk(TWO) / "root/running_vms").write_text("web\ndb\n")
+    folder = lab.disk(TWO) / "etc/libvirt/qemu"
+    (folder / "autostart").mkdir(exist_ok=True)
+    (folder / "autostart/mail.xml").symlink_to("/etc/libvirt/qemu/mail.xml")
+    for host in (TWO, ONE):
+        lab.power_on(host)
+    until(lambda: sum(line.startswith("done:") for line in log(lab)) == 2, 120, "both scripts", 0.2)
+    guarded.counting("web", "mail", "db")
+    assert guarded.where() == {"web": (ONE,), "mail": (ONE,), "db": (TWO,)}
+    assert [line for line in log(lab) if line.startswith("web: refused: ") and "is owned by vmhost1" in line]
+    refusals = (lab.store / ".vmfab/guard.log").read_text(encoding="utf-8")
+    assert re.search(rf"{TWO} refused mail .* is owned by {ONE}", refusals)
+    assert evidence.doubts(before, evidence.standing(lab), {"web": 1, "mail": 1, "db": 1}) == []
