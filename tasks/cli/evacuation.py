@@ -45,7 +45,7 @@ def show_proof(op: Operator, pieces: Sequence[Piece]) -> None:
         return
     for piece in missing:
         if piece.how:
-            op.warn(f"{piece.name}: {piece.seen}.")
+            op.warn(f"Missing: {piece.name}.")
             op.say(f"  {piece.how}")
     if op.output.json:
         empty = Evacuation(Plan(()), {}, (), Snapshot({}), Snapshot({}), ())

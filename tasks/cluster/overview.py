@@ -212,7 +212,8 @@ def _of_host(host: HostFacts | Silent) -> list[Finding]:
                 f"{host.host} does not answer: {host.reason}. Its VMs are not known.",
                 host.host,
                 advice=host.hint
-                or f"Look at {host.host} itself; nothing is started anywhere until it answers.",
+                or f"Look at {host.host} itself; nothing is started anywhere until it answers. "
+                f"If it is dead: fab -H {host.host} evacuate.",
             )
         ]
     found = []
