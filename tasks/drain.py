@@ -157,7 +157,8 @@ def undrain(
     """Let a host take VMs again, and bring back its own.
 
     Exactly what its drains moved away is moved back by shutdown and start, then the cordon is lifted. A VM
-    that somebody moved or shut down since stays as it is, and is named. --stay only lifts the cordon.
+    that somebody moved or shut down since stays as it is, and is named. --stay only lifts the cordon. The
+    same goes for a host that was evacuated and is back; it also forgets what it ran when it died.
     When a move fails, the cordon stays, and the same command goes on. A host that is not cordoned has
     nothing to bring back: exit code 0.
 
@@ -169,7 +170,7 @@ def undrain(
         fab -H vmhost1 undrain --stay
     """
     from tasks.cli import guarding, moves, relocation
-    from tasks.cluster import cordon, locks, placement
+    from tasks.cluster import comeback, cordon, locks, placement
     from tasks.cluster.model import Plan
     from tasks.cluster.move import MoveOptions
     from tasks.cluster.sharedstore import store_of
@@ -214,6 +215,10 @@ def undrain(
         which = ", ".join(cordoned)
         relocation.show(op, todo, f"Plan to undrain {which}")
         guarding.note_unguarded(op, snapshot)
+        taken = {name: comeback.taken_from(store, name) for name in cordoned}
+        for name, vms in taken.items():
+            if vms:
+                op.say(f"{name} no longer restarts after a boot: {', '.join(vm.name for vm in vms)}")
         result = None
         if dry_run:
             op.say(relocation.DRY)
@@ -222,6 +227,8 @@ def undrain(
             begun = op.begin()
             for name in cordoned:
                 held.enter_context(locks.host_lock(session, name, name, begun))
+                if taken[name]:
+                    comeback.forget(session, store, snapshot, name, taken[name])
             result = relocation.carry(op, session, store, begun, todo) if plan.moves else None
             if result is None or result.code == 0:
                 for name in cordoned:

@@ -57,7 +57,7 @@ def autostart(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
     from tasks.cli import settingup
     from tasks.cluster import afterboot
 
-    settingup.set_up(op, afterboot.step(op.inventory.mount), dry_run=dry_run)
+    settingup.set_up(op, lambda host: afterboot.step(op.inventory.mount, host), dry_run=dry_run)
 
 
 @vmtask(Hosts.SEVERAL)

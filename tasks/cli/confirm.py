@@ -35,12 +35,17 @@ def confirm(question: str, yes: bool, output: Output) -> None:
         raise Refused("Nothing was changed.")
 
 
-def confirm_typed(question: str, word: str, output: Output) -> None:
+def confirm_typed(question: str, word: str, output: Output, *, given: str = "") -> None:
     """Go on only when `word` (the name of a host, say) is typed in full; there is no --yes for this.
 
-    Raises Refused on anything else, and without a terminal.
+    `given` is what was typed on the command line instead, after --confirm. Raises Refused on anything else,
+    and without a terminal.
     """
+    if given:
+        if given != word:
+            raise Refused(f"--confirm says {clean(given)}, but this is about {word}.", "Nothing was changed.")
+        return
     if sys.stdin is None or not sys.stdin.isatty():
-        raise Refused(f"There is no terminal to ask on: {clean(question)}", "This is never done without one.")
+        raise Refused(f"There is no terminal to ask on: {clean(question)}", f"Add --confirm {clean(word)}.")
     if _answer(question, clean(f"Type {word} to go on:"), output) != word:
         raise Refused("Nothing was changed.")

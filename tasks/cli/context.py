@@ -90,6 +90,6 @@ class Operator:
         """Ask, unless --yes was given. Raises Refused on a no and without a terminal."""
         confirm.confirm(question, self.yes, self.output)
 
-    def confirm_typed(self, question: str, word: str) -> None:
-        """Ask for a word to be typed in full, --yes or not. Raises Refused on anything else."""
-        confirm.confirm_typed(question, word, self.output)
+    def confirm_typed(self, question: str, word: str, given: str = "") -> None:
+        """Ask for a word to be typed in full, or take it from --confirm. Raises Refused on anything else."""
+        confirm.confirm_typed(question, word, self.output, given=given)

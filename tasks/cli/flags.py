@@ -13,6 +13,7 @@ HELP: Mapping[str, str] = {
     "allow_macvtap": "Go on although it cannot be seen whether the target has the macvtap device.",
     "allow_shared_image": "Go on although another definition, which is off, names the same image.",
     "all": "Show also what is shut off.",
+    "confirm": "The host's name once more, instead of typing it at the question.",
     "dry_run": "Print what would be done; change nothing.",
     "ignore_apart": "Put VMs together that hosts.ini wants apart.",
     "ignore_reserve": "Use the memory that hosts.ini keeps for the host itself.",

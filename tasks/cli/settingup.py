@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from tasks.cli.context import Operator
@@ -10,14 +11,14 @@ from tasks.cluster.errors import VmfabError
 from tasks.cluster.hostsetup import Change, Plan, Step
 
 
-def set_up(op: Operator, step: Step, *, dry_run: bool) -> None:
-    """Take one step on the hosts of -H.
+def set_up(op: Operator, step_of: Callable[[str], Step], *, dry_run: bool) -> None:
+    """Take one step, as it is for each of them, on the hosts of -H.
 
     All hosts are looked at first: one that is silent or refuses ends it before anything is changed. Then
     host after host is changed and verified; the first failure ends it, and the hosts behind it are named.
     """
     with op.session() as session:
-        plans = [hostsetup.plan(session.host(name), step) for name in op.hosts]
+        plans = [hostsetup.plan(session.host(name), step_of(name)) for name in op.hosts]
         for planned in plans:
             show(op, planned)
         todo = [planned for planned in plans if planned.changes]
@@ -32,7 +33,7 @@ def set_up(op: Operator, step: Step, *, dry_run: bool) -> None:
                 if untouched:
                     op.warn(f"Not touched: {', '.join(untouched)}")
                 raise
-            op.say(f"{planned.host}: {step.name} is set up", "green")
+            op.say(f"{planned.host}: {step_of(planned.host).name} is set up", "green")
 
 
 def show(op: Operator, planned: Plan) -> None:

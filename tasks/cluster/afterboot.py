@@ -24,12 +24,12 @@ START_DEADLINE = 120
 PAUSE = 5
 
 
-def step(mount: str) -> Step:
-    """What `host.autostart` sets up on a host whose VMs' images lie on `mount`."""
+def step(mount: str, host: str) -> Step:
+    """What `host.autostart` sets up on a host whose VMs' images lie on `mount`; `host` is its alias."""
     return Step(
         "autostart",
         (
-            OwnFile(SCRIPT, script(mount), 0o755, ("sh", "-n")),
+            OwnFile(SCRIPT, script(mount, host), 0o755, ("sh", "-n")),
             RebootEntry(SCRIPT),
             LibvirtAutostartOff(),
             OwnFile(LOGROTATE, logrotate(mount), 0o644, ("logrotate", "-d")),
@@ -37,11 +37,12 @@ def step(mount: str) -> Step:
     )
 
 
-def script(mount: str, *, pause: int = PAUSE) -> str:
+def script(mount: str, host: str, *, pause: int = PAUSE) -> str:
     """The text of /usr/local/bin/restart_running_vms."""
     return templates.render(
         "restart_running_vms.sh.j2",
         mount=mount,
+        alias=host,
         running_vms=RUNNING_VMS,
         lock="/run/restart_running_vms.lock",
         mount_deadline=MOUNT_DEADLINE,

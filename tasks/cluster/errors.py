@@ -50,10 +50,12 @@ class HostSilent(VmfabError):
 
     code = 2
 
-    def __init__(self, host: str, reason: str, hint: str = "") -> None:
+    def __init__(self, host: str, reason: str, hint: str = "", *, alive: bool = False) -> None:
+        """`alive`: something at its address did answer, so its power is not off."""
         super().__init__(f"{host} does not answer: {reason}.", hint)
         self.host = host
         self.reason = reason
+        self.alive = alive
 
 
 class LinkLost(HostSilent):

@@ -29,7 +29,7 @@ class HostKeyRefused(HostSilent):
 
     def __init__(self, host: str, machine: str, problem: str, hint: str) -> None:
         whose = "its ssh key" if machine == host else f"the ssh key of its jump host {machine}"
-        super().__init__(host, f"{whose} {problem}", hint)
+        super().__init__(host, f"{whose} {problem}", hint, alive=machine == host)
         self.machine = machine
         self.problem = problem
 

@@ -109,6 +109,16 @@ class HostOps:
         """The host's time, seconds since the epoch."""
         return float(self._call("clock", deadline=READ)["at"])
 
+    def store_stat(self, path: str) -> tuple[float | None, float]:
+        """When a file below MOUNT/.vmfab was last written (None: there is none), and the host's own time."""
+        reply = self._call("store.stat", deadline=READ, mount=self._mount, path=path)
+        mtime = reply["mtime"]
+        return None if mtime is None else float(mtime), float(reply["now"])
+
+    def store_holds(self, path: str) -> bool:
+        """Whether a lock that was taken over this connection is still held."""
+        return bool(self._call("store.holds", deadline=READ, mount=self._mount, path=path)["held"])
+
     def file_read(self, path: str) -> HostFile:
         """A file on the host's own disk. Raises HostError of kind "file" for what is no regular file."""
         reply = self._call("file.read", deadline=READ, path=path)
@@ -196,6 +206,21 @@ class HostOps:
 
     def store_unlock(self, path: str) -> None:
         self._call("store.unlock", deadline=READ, mount=self._mount, path=path)
+
+    def store_seize(self, path: str) -> str:
+        """As `store_lock`, on a file that exists and keeps its text; the text.
+
+        Raises HostError of kind "file" when there is no such file.
+        """
+        return str(self._call("store.seize", deadline=READ, mount=self._mount, path=path)["text"])
+
+    def store_swap(self, path: str, changes: Sequence[tuple[str, str | None, str | None]]) -> None:
+        """Under a flock on `path`, replace files: (path, expected text, new text), None for no file.
+
+        All of them or none. Raises HostError of kind "file" when one is not as expected.
+        """
+        wanted = [list(change) for change in changes]
+        self._call("store.swap", deadline=READ, mount=self._mount, path=path, changes=wanted)
 
     def file_write(self, path: str, text: str, *, mode: int, expect: str | None) -> str:
         """Replace a file on the host's own disk atomically; where the old one is kept, "" if there was none.

@@ -155,6 +155,10 @@ class Store:
     free_bytes: int = 0
 
 
+#: Why a host is cordoned whose VMs were started elsewhere because it was dead.
+EVACUATED = "evacuated"
+
+
 @dataclass(frozen=True, slots=True)
 class Cordon:
     """A host that takes no new VMs; kept on the shared store as cordons/HOST.json."""
@@ -232,6 +236,8 @@ class Silent:
     reason: str
     #: what the operator can do about it, if there is more to say than "look at it"
     hint: str = ""
+    #: something at its address did answer: it is no host without power
+    alive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

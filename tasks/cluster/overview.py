@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
-from tasks.cluster.model import OFF, Cordon, Domain, HostFacts, QemuProcess, Silent, Snapshot, Vm
+from tasks.cluster.model import EVACUATED, OFF, Cordon, Domain, HostFacts, QemuProcess, Silent, Snapshot, Vm
 
 #: State of a VM that no answering host runs, while another host's VMs are not known.
 NOT_KNOWN = "not known"
@@ -212,7 +212,8 @@ def _of_host(host: HostFacts | Silent) -> list[Finding]:
                 f"{host.host} does not answer: {host.reason}. Its VMs are not known.",
                 host.host,
                 advice=host.hint
-                or f"Look at {host.host} itself; nothing is started anywhere until it answers.",
+                or f"Look at {host.host} itself; nothing is started anywhere until it answers. "
+                f"If it is dead: fab -H {host.host} evacuate.",
             )
         ]
     found = []
@@ -294,13 +295,12 @@ def _interrupted(snapshot: Snapshot) -> list[Finding]:
 
 
 def _cordoned(cordons: Mapping[str, Cordon]) -> list[Finding]:
-    return [
-        Finding(
-            "cordoned",
-            f"{host} is cordoned by {cordon.by}" + (f": {cordon.why}" if cordon.why else ""),
-            host,
-            advice=f"When it is ready again: fab -H {host} undrain.",
-            at=cordon.at,
-        )
-        for host, cordon in cordons.items()
-    ]
+    found = []
+    for host, cordon in cordons.items():
+        text = f"{host} is cordoned by {cordon.by}" + (f": {cordon.why}" if cordon.why else "")
+        advice = f"When it is ready again: fab -H {host} undrain."
+        if cordon.why == EVACUATED:
+            text = f"{host} was evacuated by {cordon.by}: its VMs were started elsewhere"
+            advice = f"When it is back: fab -H {host} undrain brings them back, with --stay they stay."
+        found.append(Finding("cordoned", text, host, advice=advice, at=cordon.at))
+    return found

@@ -119,7 +119,7 @@ class _Opening:
             )
         except (paramiko.SSHException, OSError, EOFError) as error:
             why = "in time (sshd frozen?)" if deadline.passed else f"({error or type(error).__name__})"
-            raise HostSilent(name, f"ssh lets us in but starts no command {why}") from None
+            raise HostSilent(name, f"ssh lets us in but starts no command {why}", alive=True) from None
         link.start(self._agent.payload(), deadline)
         return link
 
@@ -176,9 +176,10 @@ class AgentLink:
         try:
             hello = self._hello.get(timeout=deadline.left)
         except queue.Empty:
-            raise HostSilent(self._host, "its python3 does not answer in time (host overloaded?)") from None
+            late = "its python3 does not answer in time (host overloaded?)"
+            raise HostSilent(self._host, late, alive=True) from None
         if hello is None:
-            raise HostSilent(self._host, self._lost)
+            raise HostSilent(self._host, self._lost, alive=True)
 
     # -- calls ---------------------------------------------------------------------------------------
 

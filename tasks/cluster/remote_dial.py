@@ -186,9 +186,12 @@ class Dialler:
             closers.close()
             raise
         except (paramiko.SSHException, OSError, EOFError) as error:
-            reason = _why(connection.client.get_transport(), way, deadline, refusals, error)
+            spoken = connection.client.get_transport()
+            reason = _why(spoken, way, deadline, refusals, error)
             closers.close()
-            raise HostSilent(host, who + reason) from None
+            # A ProxyCommand takes the connection whether or not there is anybody behind it.
+            answered = not way.proxy_command or bool(spoken and spoken.remote_version)
+            raise HostSilent(host, who + reason, alive=answered and not who) from None
         return connection
 
     # -- sockets -------------------------------------------------------------------------------------

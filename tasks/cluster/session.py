@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tasks.cluster.clock import Clock
 from tasks.cluster.errors import HostError, HostSilent
@@ -34,6 +34,8 @@ class Session:
         self.inventory = inventory
         self._connector = connector
         self._ops: dict[str, Future[HostOps]] = {}
+        #: hosts that are proved to be dead, and what tells that they still are
+        self._fences: dict[str, Callable[[], str]] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(
             max_workers=max(8, 2 * len(inventory.hosts)), thread_name_prefix="host"
@@ -68,6 +70,18 @@ class Session:
         with self._lock:
             future = self._ops.get(ops.host)
         return future is not None and future.done() and not future.exception() and future.result() is ops
+
+    @contextmanager
+    def fence(self, name: str, check: Callable[[], str]) -> Iterator[None]:
+        """Leave a host out of every question for as long as it is proved to be dead.
+
+        `check` tells at each question why that is no longer proved, "" while it is.
+        """
+        self._fences[name] = check
+        try:
+            yield
+        finally:
+            del self._fences[name]
 
     @contextmanager
     def using(self, name: str) -> Iterator[HostOps]:
@@ -107,22 +121,32 @@ class Session:
     def each(
         self, names: Iterable[str], ask: Callable[[HostOps], T], *, seconds: float = ANSWER
     ) -> Mapping[str, T | Silent]:
-        """Ask hosts at the same time. A host that fails or is late in any way is Silent in the answer."""
-        opening = {name: self._opening(name) for name in names}
+        """Ask hosts at the same time. A host that fails or is late in any way is Silent in the answer.
+
+        A fenced host is not asked. It is left out of the answer while its fence holds, else it is Silent.
+        """
+        fenced = {name: self._fences.get(name) for name in names}
+        opening = {name: self._opening(name) for name, fence in fenced.items() if fence is None}
+        fences = {name: self._pool.submit(fence) for name, fence in fenced.items() if fence is not None}
 
         def one(name: str) -> T | Silent:
             try:
                 with self._used(name, opening[name].result()) as ops:
                     return ask(ops)
             except HostSilent as error:
-                return Silent(name, error.reason, error.hint)
+                return Silent(name, error.reason, error.hint, alive=error.alive)
             except HostError as error:
-                return Silent(name, error.detail)
+                return Silent(name, error.detail, alive=True)
 
         asked = {name: self._pool.submit(one, name) for name in opening}
-        wait(asked.values(), timeout=seconds)
+        pending: list[Future[Any]] = [*asked.values(), *fences.values()]
+        wait(pending, timeout=seconds)
         late = f"no answer within {seconds:.0f} s"
-        return {name: f.result() if f.done() else Silent(name, late) for name, f in asked.items()}
+        seen = {name: f.result() if f.done() else Silent(name, late) for name, f in asked.items()}
+        for name, fence in fences.items():
+            if problem := fence.result() if fence.done() else late:
+                seen[name] = Silent(name, problem)
+        return seen
 
     def observe(self, *, plan: bool = False, hosts: Iterable[str] | None = None) -> Snapshot:
         """All hosts of the inventory (or those named) at this moment."""
@@ -130,7 +154,7 @@ class Session:
         if not plan:
             return Snapshot(self.each(names, lambda h: h.observe(plan=False)))
         answers = self._plans.ask(names).answers
-        return Snapshot({name: answers[name] for name in names})
+        return Snapshot({name: answers[name] for name in names if name in answers})
 
     def running_now(self) -> Mapping[str, RunningNow | Silent]:
         """The light question, to every host of the inventory: who runs there now?"""

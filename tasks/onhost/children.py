@@ -187,6 +187,14 @@ def reap(pid: int, *, timeout: float = 0.5) -> bool:
         pause = min(pause * 2, 0.02)
 
 
+def lives(pid: int) -> bool:
+    """Whether a child has not ended; says nothing about one that was waited for already."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
 def _reap_all() -> None:
     with _lock:
         waiting = list(_unreaped)

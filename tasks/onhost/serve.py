@@ -40,6 +40,12 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire
     store.remove, store.makedirs {mount, path}      -> {}
     store.lock    {mount, path, holder: JSON}       -> {}; error "locked" with the holder's text
     store.unlock  {mount, path}                     -> {}
+    store.seize   {mount, path}                     -> {text}; as store.lock, but the file has to exist (error
+                                                       "file") and keeps its text
+    store.holds   {mount, path}                     -> {held}: is what was locked or seized here still held?
+    store.stat    {mount, path}                     -> {mtime: epoch or null, now: epoch}
+    store.swap    {mount, path, changes: [[path, expected text or null, new text or null]]}
+                  -> {}, under a flock on `path`; error "file" when a file is not as expected
     file.read     {path}                            -> {text: str or null, mode, sha256: str or null}
     file.write    {path, text, mode, expect: sha256 or null}
                   -> {kept: path or null}; error "file" when what is there is not what was expected
@@ -322,6 +328,23 @@ def _store_unlock(r: Request) -> Args:
     return {}
 
 
+def _store_swap(r: Request) -> Args:
+    changes = r.args.get("changes")
+    if not isinstance(changes, list) or not all(_is_change(c) for c in changes):
+        raise bad("changes are not [[path, text or null, text or null]]")
+    store.swap(r.mount, r.text("path"), [(c[0], c[1], c[2]) for c in changes], r.left(store.SLOW))
+    return {}
+
+
+def _is_change(change: Any) -> bool:
+    return (
+        isinstance(change, list)
+        and len(change) == 3
+        and isinstance(change[0], str)
+        and all(text is None or isinstance(text, str) for text in change[1:])
+    )
+
+
 def _file_write(r: Request) -> Args:
     mode, expect = r.args.get("mode"), r.args.get("expect")
     if isinstance(mode, bool) or not isinstance(mode, int) or not 0 <= mode <= 0o777:
@@ -356,6 +379,8 @@ OPERATIONS: dict[str, Operation] = {
     "store.read": lambda r: {"text": store.read(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.list": lambda r: {"names": store.names(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.read_dir": _store_read_dir,
+    "store.stat": lambda r: store.stat(r.mount, r.text("path"), r.left(store.SLOW)),
+    "store.holds": lambda r: {"held": store.holds(r.mount, r.text("path"), r.left(store.SLOW))},
     "file.read": lambda r: files.read(absolute_of(r.args, "path")),
     "define": _define,
     "undefine": _undefine,
@@ -374,6 +399,8 @@ OPERATIONS: dict[str, Operation] = {
     "store.makedirs": _store_makedirs,
     "store.lock": _store_lock,
     "store.unlock": _store_unlock,
+    "store.seize": lambda r: {"text": store.seize(r.mount, r.text("path"), r.left(store.SLOW))},
+    "store.swap": _store_swap,
     "file.write": _file_write,
     "file.remove": lambda r: {"kept": files.remove(absolute_of(r.args, "path"), r.text("expect"))},
     "command": _command,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from .mounts import Mount
 
+    Change = tuple[str, str | None, str | None]
+
 FOLDER = ".vmfab"
 #: Bytes below which the store counts as full: QEMU pauses guests long after a journal can be written.
 FULL = 16 << 20
@@ -235,13 +237,75 @@ def in_folder(mount: str, work: Callable[[int], None], timeout: float) -> None:
     _ask(mount, inside, timeout)
 
 
+def stat(mount: str, path: str, timeout: float) -> dict[str, Any]:
+    """When a file was last written, and this host's own time; `mtime` is None when there is no file."""
+    parts = parts_of(path)
+
+    def work() -> dict[str, Any]:
+        try:
+            folder = _folder(_root(mount), parts[:-1], make=False)
+            mtime = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False).st_mtime
+        except FileNotFoundError:
+            return {"mtime": None, "now": time.time()}
+        return {"mtime": mtime, "now": time.time()}
+
+    return dict(_ask(mount, work, timeout))
+
+
+def swap(mount: str, path: str, changes: Sequence[Change], timeout: float) -> None:
+    """Replace files that are as expected, all of them or none, under the flock on `path`.
+
+    `changes` are (path, expected text, new text); None stands for no file. Waits for the flock, which is
+    given back at once. Raises Problem "file" when a file is not as expected.
+    """
+    lock = parts_of(path)
+    wanted = [(parts_of(name), expected, text) for name, expected, text in changes]
+    until = time.monotonic() + 0.8 * timeout
+
+    def work() -> None:
+        root = _root(mount)
+        fd = os.open(lock[-1], _LOCK_FLAGS, 0o600, dir_fd=_folder(root, lock[:-1], make=True))
+        while not _flocked(fd):
+            if time.monotonic() > until:
+                raise Problem("locked", _content(fd))
+            time.sleep(0.02)
+        for parts, expected, _ in wanted:
+            if _read(root, parts) != expected:
+                raise Problem("file", f"{'/'.join(parts)} was changed by somebody else meanwhile")
+        done = []
+        try:
+            for parts, expected, text in wanted:
+                done.append((parts, expected))
+                _put_back(root, parts, text)
+        except OSError:
+            for parts, before in done:
+                _put_back(root, parts, before)
+            raise
+
+    _ask(mount, work, timeout)
+
+
+def _put_back(root: int, parts: Sequence[str], text: str | None) -> None:
+    if text is not None:
+        _write(root, parts, text, exclusive=False)
+        return
+    folder = _folder(root, parts[:-1], make=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(parts[-1], dir_fd=folder)
+        os.fsync(folder)
+
+
 # -- locks ---------------------------------------------------------------------------------------------
 
 
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+
+
 class _Held:
-    def __init__(self, pid: int, keep: int) -> None:
+    def __init__(self, pid: int, keep: int, inode: int) -> None:
         self.pid = pid
         self.keep = keep
+        self.inode = inode
 
 
 _held: dict[tuple[str, str], _Held] = {}
@@ -257,7 +321,7 @@ def lock(mount: str, path: str, holder: str, timeout: float) -> None:
     """
     parts = parts_of(path)
 
-    def work() -> None:
+    def work() -> tuple[int, str]:
         folder = _folder(_root(mount), parts[:-1], make=True)
         # Left open: the lock lives as long as this child.
         fd = _locked(folder, parts[-1])
@@ -268,30 +332,87 @@ def lock(mount: str, path: str, holder: str, timeout: float) -> None:
             # It is held, which is what counts. A VM that is down must not stay down for want of a note.
             if error.errno not in _NO_SPACE:
                 raise
+        return os.fstat(fd).st_ino, holder
 
+    _hold(mount, parts, work, timeout)
+
+
+def seize(mount: str, path: str, timeout: float) -> str:
+    """Hold the flock on a file that exists, whose text stays as it is, until `unlock` or the agent's end.
+
+    Its text. Raises Problem "locked" with the text when somebody else holds it, "file" when there is none.
+    """
+    parts = parts_of(path)
+
+    def work() -> tuple[int, str]:
+        try:
+            folder = _folder(_root(mount), parts[:-1], make=False)
+            fd = os.open(parts[-1], os.O_RDWR | os.O_NOFOLLOW, dir_fd=folder)
+            if not _flocked(fd):
+                raise Problem("locked", _content(fd))
+            mine, there = os.fstat(fd), os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            raise Problem("file", f"there is no {'/'.join(parts)}") from None
+        if mine.st_ino != there.st_ino:
+            # Replaced in this moment: a lock on what nobody opens any more is none.
+            raise Problem("locked", "")
+        return mine.st_ino, _content(fd)
+
+    return _hold(mount, parts, work, timeout)
+
+
+def holds(mount: str, path: str, timeout: float) -> bool:
+    """Whether a lock that this agent took is still held: by a living child, on the file that is there."""
+    parts = parts_of(path)
+    with _guard:
+        held = _held.get((mount, "/".join(parts)))
+    if held is None or not children.lives(held.pid):
+        return False
+
+    def work() -> bool:
+        try:
+            folder = _folder(_root(mount), parts[:-1], make=False)
+            fd = os.open(parts[-1], os.O_RDWR | os.O_NOFOLLOW, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        return os.fstat(fd).st_ino == held.inode and not _flocked(fd)
+
+    return bool(_ask(mount, work, timeout))
+
+
+def _hold(mount: str, parts: Sequence[str], work: Callable[[], tuple[int, str]], timeout: float) -> str:
+    """Let a child lock a file and live on; the text that it gives."""
     pid, result, keep = children.spawn(lambda: _worded(mount, work), held=True)
     try:
-        children.answer(pid, result, timeout=timeout, what=mount)
+        inode, text = children.answer(pid, result, timeout=timeout, what=mount)
     except Problem:
         os.close(keep)
         children.kill(pid)
         children.reap(pid)
         raise
     with _guard:
-        _held[(mount, "/".join(parts))] = _Held(pid, keep)
+        _held[(mount, "/".join(parts))] = _Held(pid, keep, inode)
+    return str(text)
+
+
+def _flocked(fd: int) -> bool:
+    """Take the flock on an open file, unless somebody else has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _locked(folder: int, name: str) -> int:
     """A file of this name, locked. Raises Problem "locked" with its text."""
     tries = _TRIES if name.startswith(OPERATION) else 1
     while True:
-        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        fd = os.open(name, _LOCK_FLAGS, 0o600, dir_fd=folder)
+        if not _flocked(fd):
             tries -= 1
             if not tries:
-                raise Problem("locked", _content(fd)) from None
+                raise Problem("locked", _content(fd))
             os.close(fd)
             time.sleep(_PAUSE)
             continue

@@ -584,6 +584,54 @@ class HostContract:
         assert ops.store_list("nothing") == ()
         assert set(ops.store_read_dir("moves", unless="end")) == {"b.json", "c.json"}
 
+    def test_what_is_seized_keeps_its_text_and_is_held(self, bench: Bench) -> None:
+        ops, other = bench.open(), bench.open(OTHER)
+        with refused("file"):
+            ops.store_seize("hosts/x")
+        ops.store_write("hosts/x", "alive\n")
+        assert other.store_seize("hosts/x") == "alive\n"
+        with refused("locked") as raised:
+            ops.store_seize("hosts/x")
+        assert raised.value.detail == "alive\n"
+        assert (ops.store_holds("hosts/x"), other.store_holds("hosts/x")) == (False, True)
+        other.store_unlock("hosts/x")
+        assert not other.store_holds("hosts/x")
+        assert ops.store_seize("hosts/x") == "alive\n"
+
+    def test_a_lock_on_what_was_removed_does_not_count(self, bench: Bench) -> None:
+        ops = bench.open()
+        ops.store_write("hosts/x", "alive\n")
+        ops.store_seize("hosts/x")
+        ops.store_remove("hosts/x")
+        assert not ops.store_holds("hosts/x")
+
+    def test_when_a_file_was_written(self, bench: Bench) -> None:
+        ops, other = bench.open(), bench.open(OTHER)
+        assert ops.store_stat("hosts/x.beat")[0] is None
+        ops.store_write("hosts/x.beat", "1")
+        first, now = other.store_stat("hosts/x.beat")
+        assert first is not None
+        assert abs(now - first) < 60
+        bench.wait(0.05)
+        assert other.store_stat("hosts/x.beat")[0] == first
+        ops.store_write("hosts/x.beat", "2")
+        assert other.store_stat("hosts/x.beat")[0] != first
+
+    def test_files_are_swapped_together_or_not_at_all(self, bench: Bench) -> None:
+        ops = bench.open()
+        ops.store_write("owners/a", "1")
+        ops.store_write("owners/b", "1")
+        ops.store_swap(
+            "locks/owners", [("owners/a", "1", "2"), ("owners/b", "1", None), ("owners/c", None, "3")]
+        )
+        assert ops.store_read_dir("owners") == {"a": "2", "c": "3"}
+        for wrong in (("owners/c", "2", "9"), ("owners/c", None, "9"), ("owners/b", "1", "9")):
+            with refused("file"):
+                ops.store_swap("locks/owners", [("owners/a", "2", "9"), wrong])
+        assert ops.store_read_dir("owners") == {"a": "2", "c": "3"}
+        with refused("bad-request"):
+            ops.store_swap("locks/owners", [("../a", None, "9")])
+
     # -- trouble -------------------------------------------------------------------------------------
 
     def test_a_frozen_libvirtd_is_told_as_such_and_hides_nothing_else(self, bench: Bench) -> None:

@@ -32,7 +32,7 @@ def desk(sim: SimCluster) -> Desk:
 
 def is_set_up(host: SimHost) -> bool:
     return (
-        host.disk.files.get(afterboot.SCRIPT) == (afterboot.script("/vmstorage"), 0o755)
+        host.disk.files.get(afterboot.SCRIPT) == (afterboot.script("/vmstorage", host.name), 0o755)
         and host.disk.files.get(afterboot.LOGROTATE) == (afterboot.logrotate("/vmstorage"), 0o644)
         and (host.disk.crontab or "").count(ENTRY) == 1
         and not any(definition.autostart for definition in host.definitions.values())

@@ -88,6 +88,10 @@ class Agent:
             "store.makedirs": self._store_makedirs,
             "store.lock": self._store_lock,
             "store.unlock": self._store_unlock,
+            "store.seize": self._store_seize,
+            "store.holds": self._store_holds,
+            "store.stat": self._store_stat,
+            "store.swap": self._store_swap,
         }
 
     def perform(self, op: str, args: Mapping[str, Any], deadline: float, emit: Emit) -> Reply:
@@ -149,6 +153,10 @@ class Agent:
     @property
     def _files(self) -> dict[str, str]:
         return self.host.view.store.files
+
+    def _put(self, path: str, text: str) -> None:
+        self._files[path] = text
+        self.host.view.store.written[path] = self.host.cluster.clock.now() + self.host.clock_skew
 
     # -- observing -----------------------------------------------------------------------------------
 
@@ -545,13 +553,13 @@ class Agent:
         where = self._store(path, write=True)
         if exclusive and where in self._files:
             raise AgentError("locked", self._files[where])
-        self._files[where] = text
+        self._put(where, text)
         return {}
 
     def _store_append(self, mount: str, path: str, text: str) -> Reply:
         self._pause(READ_TIME)
         where = self._store(path, write=True)
-        self._files[where] = self._files.get(where, "") + text
+        self._put(where, self._files.get(where, "") + text)
         return {}
 
     def _store_makedirs(self, mount: str, path: str) -> Reply:
@@ -574,10 +582,15 @@ class Agent:
         locks = self.host.view.store.locks
         if where in locks:
             raise AgentError("locked", self._files.get(where, ""))
-        locks[where] = self._link
+        self._hold(where)
         signed = {**json.loads(holder), "host": self.host.name, "pid": 1000 + self._number}
         self._files[where] = "" if full else json.dumps(signed)
         return {}
+
+    def _hold(self, path: str) -> None:
+        if self._link.ended:
+            raise Gone  # the agent ended while it was about to
+        self.host.view.store.locks[path] = self._link
 
     def _store_unlock(self, mount: str, path: str) -> Reply:
         self._pause(READ_TIME)
@@ -585,6 +598,42 @@ class Agent:
         if locks.get(path) is not self._link:
             raise AgentError("bad-request", f"{path} is not locked here")
         del locks[path]
+        return {}
+
+    def _store_seize(self, mount: str, path: str) -> Reply:
+        self._pause(READ_TIME)
+        where = self._store(path, write=not self.host.view.store.full)
+        if where not in self._files:
+            raise AgentError("file", f"there is no .vmfab/{where}")
+        locks = self.host.view.store.locks
+        if where in locks:
+            raise AgentError("locked", self._files[where])
+        self._hold(where)
+        return {"text": self._files[where]}
+
+    def _store_holds(self, mount: str, path: str) -> Reply:
+        self._pause(READ_TIME)
+        where = self._store(path, write=False)
+        return {"held": where in self._files and self.host.view.store.locks.get(where) is self._link}
+
+    def _store_stat(self, mount: str, path: str) -> Reply:
+        self._pause(READ_TIME)
+        where = self._store(path, write=False)
+        written = self.host.view.store.written.get(where)
+        return {"mtime": written, "now": self.host.cluster.clock.now() + self.host.clock_skew}
+
+    def _store_swap(self, mount: str, path: str, changes: list[list[str | None]]) -> Reply:
+        self._pause(READ_TIME)
+        self._store(path, write=True)
+        wanted = [(self._store(str(name), write=True), before, after) for name, before, after in changes]
+        for name, before, _ in wanted:
+            if self._files.get(name) != before:
+                raise AgentError("file", f".vmfab/{name} was changed by somebody else meanwhile")
+        for name, _, after in wanted:
+            if after is None:
+                self._files.pop(name, None)
+            else:
+                self._put(name, after)
         return {}
 
 

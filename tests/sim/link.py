@@ -56,7 +56,8 @@ class Laptop:
         if not machine.answers or machine.sshd_frozen:
             self.cluster.scheduler.sleep(seconds)
             self._alive()
-            raise HostSilent(host.name, f"no connection within {seconds:.0f} s")
+            alive = machine.answers
+            raise HostSilent(host.name, f"no connection within {seconds:.0f} s", alive=alive)
         link = SimLink(self, machine)
         self.links.append(link)
         _faults(call, "after")
@@ -122,6 +123,11 @@ class SimLink:
     @property
     def host(self) -> str:
         return self._machine.name
+
+    @property
+    def ended(self) -> bool:
+        """Has its agent ended, and given its locks back?"""
+        return self._ended
 
     @property
     def carries(self) -> bool:

@@ -94,6 +94,8 @@ class SimStore:
         self.files: dict[str, str] = {}
         self.folders: set[str] = set()
         self.locks: dict[str, Any] = {}
+        #: when a file was last written, by the clock of the host that did it
+        self.written: dict[str, float] = {}
         self.full = False
         self.hung = False
         self.total_bytes = TERABYTE

@@ -123,6 +123,12 @@ def test_trouble_of_hosts_is_told_gravest_first() -> None:
     assert set(kinds) < set(KINDS)
 
 
+def test_an_evacuated_host_is_told_as_such() -> None:
+    (seen,) = found(cordons={"e": Cordon("e", "ada@laptop", 1.0, "evacuated")})
+    assert seen.text == "e was evacuated by ada@laptop: its VMs were started elsewhere"
+    assert "fab -H e undrain" in seen.advice
+
+
 TRACES = st.lists(
     st.tuples(st.sampled_from("abc"), st.sampled_from("1234"), st.sampled_from("wxyz")), unique=True
 )

@@ -67,6 +67,7 @@ class Host:
         text = templates.render(
             "restart_running_vms.sh.j2",
             mount=self.mount,
+            alias="vmhost1",
             running_vms=self.list,
             lock=folder / "the lock",
             mount_deadline=1,
@@ -191,6 +192,21 @@ def test_unknown_names_do_not_hold_up_the_others(host: Host) -> None:
         f"WEB: {why}",
         "db 01: started",
         "done: 2 started, 0 ran already, 0 refused, 0 failed, 0 left off, 4 unknown",
+    ]
+
+
+def test_what_was_evacuated_stays_where_it_is(host: Host) -> None:
+    folder = host.mount / ".vmfab/evacuated"
+    folder.mkdir(parents=True)
+    (folder / "vmhost1").write_text(f"{uuid(0)} web\n{uuid(2)} it's x\n")
+    (folder / "vmhost2").write_text(f"{uuid(1)} db 01\n")
+    assert host.run(b"web\ndb 01\n") == 1
+    assert host.started == ["db 01"]
+    why = "it was evacuated while this host was down; fab -H vmhost1 undrain brings it back"
+    assert host.log == [
+        f"web: left off: {why}",
+        "db 01: started",
+        "done: 1 started, 0 ran already, 0 refused, 0 failed, 1 left off, 0 unknown",
     ]
 
 

@@ -12,7 +12,7 @@ from tasks.cluster import afterboot, templates
 
 RENDERED = check.ROOT / "tests/data/rendered"
 MADE = {
-    "restart_running_vms": afterboot.script("/vmstorage"),
+    "restart_running_vms": afterboot.script("/vmstorage", "vmhost1"),
     "restart_running_vms.logrotate": afterboot.logrotate("/vmstorage"),
 }
 

@@ -55,5 +55,13 @@ def test_a_word_has_to_be_typed_in_full(monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(Refused):
             confirm_typed("vmhost1 is dead.", "vmhost1", captured(terminal=True)[0])
     monkeypatch.setattr("sys.stdin", io.StringIO("vmhost1\n"))
-    with pytest.raises(Refused, match="no terminal"):
+    with pytest.raises(Refused, match="There is no terminal") as refused:
         confirm_typed("vmhost1 is dead.", "vmhost1", captured()[0])
+    assert refused.value.hint == "Add --confirm vmhost1."
+
+
+def test_a_word_may_be_given_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    confirm_typed("vmhost1 is dead.", "vmhost1", captured()[0], given="vmhost1")
+    with pytest.raises(Refused, match="--confirm says vmhost2"):
+        confirm_typed("vmhost1 is dead.", "vmhost1", captured()[0], given="vmhost2")
