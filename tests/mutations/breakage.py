@@ -8,6 +8,7 @@ from pathlib import Path
 
 #: Tests that may be asked to notice, by subject; the quickest come first. None needs the practice cluster.
 MOVES = ("tests/domain/test_move.py",)
+EVACUATION = ("tests/domain/test_evacuate.py",)
 STARTS = ("tests/domain/test_vm_start.py",)
 STOPS = ("tests/domain/test_vm_stop.py",)
 TRACES = ("tests/unit/test_proof.py",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutations.breakage import (
     AGENT,
+    EVACUATION,
     HOOK,
     MOVES,
     OBSERVED,
@@ -17,6 +18,7 @@ from tests.mutations.breakage import (
 )
 
 STARTING = "tasks/cluster/starting.py"
+FENCING = "tasks/cluster/fencing.py"
 PROOF = "tasks/cluster/proof.py"
 MODEL = "tasks/cluster/model.py"
 MOVE = "tasks/cluster/move.py"
@@ -76,7 +78,7 @@ ASK_EVERYBODY = (
         "tasks/cluster/session.py",
         (
             (
-                "return Snapshot({name: answers[name] for name in names})\n",
+                "return Snapshot({name: answers[name] for name in names if name in answers})\n",
                 "return Snapshot({n: s for n in names if not isinstance(s := answers[n], Silent)})\n",
             ),
         ),
@@ -447,4 +449,42 @@ AFTER_A_BOOT = (
     ),
 )
 
-ALL = ASK_EVERYBODY + UNKNOWN_IS_NOT_OFF + START_ONCE + IMAGES + GUARD + AFTER_A_BOOT
+DEAD_HOSTS = (
+    Breakage(
+        "a-stopped-service-is-a-dead-host",
+        "evacuate takes a lock that somebody gave back for the death of its host",
+        "tasks/cluster/liveness.py",
+        (("    if not going_down:\n", "    if False:\n"),),
+        EVACUATION,
+    ),
+    Breakage(
+        "signs-of-life-are-not-seen",
+        "evacuate goes on although the host gives signs of life",
+        FENCING,
+        (("if self._stat()[0] != self._beat:", "if False:"),),
+        EVACUATION,
+    ),
+    Breakage(
+        "something-answers-there",
+        "evacuate takes a host whose ssh lets nobody in for a dead one",
+        FENCING,
+        (("    if seen.alive:\n", "    if False:\n"),),
+        EVACUATION,
+    ),
+    Breakage(
+        "others-need-not-answer",
+        "evacuate does without the hosts that do not answer",
+        FENCING,
+        (("    if problems:\n", "    if False:\n"),),
+        EVACUATION,
+    ),
+    Breakage(
+        "the-dead-stay-dead",
+        "the proof that a host is dead is not asked for again before a start",
+        "tasks/cluster/session.py",
+        (("if problem := fence.result() if fence.done() else late:", 'if problem := "":'),),
+        EVACUATION,
+    ),
+)
+
+ALL = ASK_EVERYBODY + UNKNOWN_IS_NOT_OFF + START_ONCE + IMAGES + GUARD + AFTER_A_BOOT + DEAD_HOSTS

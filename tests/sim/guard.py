@@ -1,18 +1,15 @@
-"""The guard on simulated hosts: owner files at start and end, the lock and the beat, mirrored definitions.
-
-What it writes is in the form of the real hook and the real liveness service.
-"""
+"""The guard on simulated hosts: the real hook, and a model of its service (lock, beat, definitions)."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.sim.errors import VirshError
+from tests.sim import hooks, process
 
 if TYPE_CHECKING:
     from tests.sim.cluster import SimCluster
-    from tests.sim.domains import Definition
+    from tests.sim.guests import Guest
     from tests.sim.host import SimHost
 
 BEAT = 5.0
@@ -26,60 +23,29 @@ class SimGuard:
         self._store = cluster.store
         self._stopped: set[str] = set()
         self._off_since: dict[str, float] = {}
-        self.hosts = [cluster[name] for name in names or cluster.hosts]
-        for host in self.hosts:
-            host.hooks.append(self._hook)
+        cluster.guard(*names)
+        for host in [cluster[name] for name in names or cluster.hosts]:
             for guest in host.guests:
-                self._claim(host, guest.definition)
+                self._adopt(host, guest)
             self._tick(host)
-
-    # -- owners --------------------------------------------------------------------------------------
 
     def owners(self) -> dict[str, str]:
         """The owner of each VM that has one."""
         records = [json.loads(t) for p, t in self._store.files.items() if p.startswith("owners/")]
         return {record["vm"]: record["host"] for record in records}
 
-    def _hook(self, host: SimHost, operation: str, definition: Definition) -> None:
-        if operation == "prepare":
-            self._claim(host, definition)
-            return
-        for path in self._images(host, definition):
-            owner = self._owner(path)
-            if owner and (owner["host"], owner["boot_id"]) == (host.name, host.boot_id):
-                del self._store.files[path]
-
-    def _claim(self, host: SimHost, definition: Definition) -> None:
-        images = self._images(host, definition)
-        for path, name in images.items():
-            owner = self._owner(path)
-            if owner and owner["host"] != host.name:
-                raise VirshError(
-                    f"Failed to start domain '{definition.name}'\nHook script execution failed: internal "
-                    f"error: vmfab guard on {host.name}: {definition.name} is not started: its image {name} "
-                    f"is owned by {owner['host']} (VM {owner['vm']}, UUID {owner['uuid']})"
-                )
-        for path, name in images.items():
-            record = {"image": path[len("owners/") : -len(".json")], "path": name, "host": host.name}
-            record |= {"vm": definition.name, "uuid": definition.uuid, "boot_id": host.boot_id}
-            self._write(path, {**record, "time": self._cluster.clock.now()})
-        inactive = host.definitions.get(definition.uuid, definition).xml
-        version = {"at": self._cluster.clock.now(), "host": host.name, "xml": inactive}
-        mirrored = {"uuid": definition.uuid, "name": definition.name, "versions": [version]}
-        self._write(f"definitions/{definition.uuid}.json", mirrored)
-
-    def _images(self, host: SimHost, definition: Definition) -> dict[str, str]:
-        """Path of the owner file -> path of the image, for each that the VM writes."""
-        found = {}
-        for disk in definition.disks:
-            image = host.view.file(disk.path) if disk.writable else None
-            if image is not None:
-                found[f"owners/store:{image.ino}.json"] = disk.path
-        return found
-
-    def _owner(self, path: str) -> dict[str, Any] | None:
-        text = self._store.files.get(path)
-        return None if text is None else json.loads(text)
+    def _adopt(self, host: SimHost, guest: Guest) -> None:
+        """As host.guard has it done for what runs already, and the service for its definition."""
+        text, _ = host.disk.files[hooks.FILE]
+        ended = process.run(host, text, [hooks.FILE, guest.name, "vmfab-claim", "{}"], guest.live.xml)
+        assert ended.rc == 0, ended.err
+        uuid = guest.live.uuid
+        version = {
+            "at": self._cluster.clock.now(),
+            "host": host.name,
+            "xml": host.definitions.get(uuid, guest.live).xml,
+        }
+        self._write(f"definitions/{uuid}.json", {"uuid": uuid, "name": guest.name, "versions": [version]})
 
     def _write(self, path: str, record: dict[str, Any]) -> None:
         self._store.files[path] = json.dumps(record) + "\n"
