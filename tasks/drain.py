@@ -9,7 +9,7 @@ from tasks.cli import Hosts, Operator, vmtask
 
 if TYPE_CHECKING:
     from tasks.cluster.model import Snapshot
-    from tasks.cluster.relocate import Result
+    from tasks.cluster.moving.relocate import Result
 
 
 @vmtask(Hosts.SEVERAL)
@@ -53,9 +53,10 @@ def drain(
         fab -H vmhost1,vmhost2 drain --to vmhost3 --exclude 'test-*'
     """
     from tasks.cli import guarding, moves, relocation
-    from tasks.cluster import cordon, locks, placement
-    from tasks.cluster.move import MoveOptions
-    from tasks.cluster.sharedstore import store_of
+    from tasks.cluster.moving.move import MoveOptions
+    from tasks.cluster.planning import placement
+    from tasks.cluster.store import cordon, locks
+    from tasks.cluster.store.sharedstore import store_of
 
     allowed = relocation.overrides(
         allow_local_iso=allow_local_iso,
@@ -170,11 +171,13 @@ def undrain(
         fab -H vmhost1 undrain --stay
     """
     from tasks.cli import guarding, moves, relocation
-    from tasks.cluster import comeback, cordon, locks, placement
+    from tasks.cluster.evacuate import comeback
     from tasks.cluster.model import Plan
-    from tasks.cluster.move import MoveOptions
-    from tasks.cluster.sharedstore import store_of
-    from tasks.cluster.undrain import records_of, way_back
+    from tasks.cluster.moving.move import MoveOptions
+    from tasks.cluster.moving.undrain import records_of, way_back
+    from tasks.cluster.planning import placement
+    from tasks.cluster.store import cordon, locks
+    from tasks.cluster.store.sharedstore import store_of
 
     allowed = relocation.overrides(
         allow_local_iso=allow_local_iso,

@@ -24,7 +24,7 @@ def evacuate(
     confirm: str = "",
     json: bool = False,
 ) -> int:
-    """Start a dead host's VMs elsewhere, with proof of its death.
+    """Start a dead host's VMs elsewhere, once proved dead.
 
     For a host that lost its power or burned out. A host that does not answer may still run its VMs, and a
     second start destroys their images. So every piece of the proof is shown: nothing answers at its address;
@@ -50,8 +50,9 @@ def evacuate(
     """
     from tasks.cli import evacuation as shown
     from tasks.cli import guarding, moves, relocation
-    from tasks.cluster import evacuation, sharedstore
-    from tasks.cluster.fencing import Fence
+    from tasks.cluster.evacuate import evacuation
+    from tasks.cluster.evacuate.fencing import Fence
+    from tasks.cluster.store import sharedstore
 
     wish = evacuation.Wish(
         to=relocation.targets(op, to),

@@ -10,8 +10,8 @@ from tasks.cli.text import moment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.cluster.history import Entry
     from tasks.cluster.model import Vm
+    from tasks.cluster.store.history import Entry
 
 #: Version of the document of --json; raised when a field changes its meaning or goes away.
 SCHEMA = 1
@@ -43,9 +43,9 @@ def history(op: Operator, vm: str = "", limit: int = 30, json: bool = False) -> 
         fab history 'web*' --limit 100
         fab -H vmhost1 history --json | jq '.entries[] | select(.downtime > 10)'
     """
-    from tasks.cluster.history import history as read
-    from tasks.cluster.journal import FOLDER
-    from tasks.cluster.sharedstore import store_of
+    from tasks.cluster.store.history import history as read
+    from tasks.cluster.store.journal import FOLDER
+    from tasks.cluster.store.sharedstore import store_of
 
     with op.session() as session:
         snapshot = session.observe()
@@ -75,7 +75,7 @@ def history(op: Operator, vm: str = "", limit: int = 30, json: bool = False) -> 
 
 def _wanted(typed: str) -> Callable[[Vm], bool]:
     """Whether a VM is one of those that were typed: exact names first, then UUIDs and patterns."""
-    from tasks.cluster.census import named
+    from tasks.cluster.planning.census import named
 
     parts = tuple(part.strip() for part in typed.split(",") if part.strip())
     return lambda vm: (

@@ -10,7 +10,7 @@ PATIENCE = 15.0
 
 @vmtask(Hosts.SEVERAL)
 def trust(op: Operator, yes: bool = False) -> None:
-    """Show the ssh key of a host and accept it after a question.
+    """Show a host's ssh key; accept it after a question.
 
     Shows the fingerprint as ssh-keygen -lf prints it, asks, and adds the key to ~/.ssh/known_hosts (or
     what the ssh configuration names instead). Jump hosts on the way are asked first. A key that is known
@@ -19,7 +19,7 @@ def trust(op: Operator, yes: bool = False) -> None:
 
     Example: fab -H vmhost1 host.trust
     """
-    from tasks.cluster import remote_trust
+    from tasks.cluster.remote import trust as remote_trust
 
     for name in op.hosts:
         for shown in remote_trust.keys_on_the_way(op.inventory, op.inventory.hosts[name], PATIENCE):
@@ -55,7 +55,7 @@ def autostart(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
         fab -H vmhost1,vmhost2 host.autostart
     """
     from tasks.cli import settingup
-    from tasks.cluster import afterboot
+    from tasks.cluster.setup import afterboot
 
     settingup.set_up(op, lambda host: afterboot.step(op.inventory.mount, host), dry_run=dry_run)
 
@@ -70,7 +70,7 @@ def save_running(op: Operator, dry_run: bool = False, yes: bool = False) -> None
     Example: fab -H vmhost1 host.save-running
     """
     from tasks.cluster.errors import Failed, HostSilent, Unknown
-    from tasks.cluster.hostsetup import diff
+    from tasks.cluster.setup.steps import diff
 
     with op.session() as session:
         found = {name: session.host(name).save_running(write=False) for name in op.hosts}

@@ -44,9 +44,9 @@ def migrate(
     """
     from tasks.cli import guarding, moves, relocation
     from tasks.cli.select import select
-    from tasks.cluster import placement
-    from tasks.cluster.move import MoveOptions
-    from tasks.cluster.sharedstore import store_of
+    from tasks.cluster.moving.move import MoveOptions
+    from tasks.cluster.planning import placement
+    from tasks.cluster.store.sharedstore import store_of
 
     allowed = relocation.overrides(
         allow_local_iso=allow_local_iso,

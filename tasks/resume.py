@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from tasks.cli import Hosts, Operator, vmtask
 
 if TYPE_CHECKING:
-    from tasks.cluster.interrupted import Found, Interrupted
-    from tasks.cluster.operation import Operation
-    from tasks.cluster.resume import Resumed
-    from tasks.cluster.session import Session
-    from tasks.cluster.sharedstore import SharedStore
+    from tasks.cluster.asking.session import Session
+    from tasks.cluster.resume.interrupted import Found, Interrupted
+    from tasks.cluster.resume.resume import Resumed
+    from tasks.cluster.store.operation import Operation
+    from tasks.cluster.store.sharedstore import SharedStore
 
 #: VMs at the same time.
 PARALLEL = 4
@@ -53,7 +53,7 @@ def resume(
         under_way: [{id, command, by, at}], commands that somebody is running now
         operations: [{id, command, by, at, kind, ended, next: what goes on with the rest,
             vms: [{vm, uuid, source, target, step: the last announced or null, running_on: [host], action,
-            words, result or null, detail}]}]; the actions are those of tasks.cluster.interrupted
+            words, result or null, detail}]}]; the actions are those of tasks.cluster.resume.interrupted
         damaged: [text], journals that cannot be read
 
     Examples:
@@ -62,9 +62,9 @@ def resume(
         fab resume 20261122T174407Z-1c9a2f --yes
     """
     from tasks.cli import guarding, interruptions, relocation
-    from tasks.cluster import interrupted
     from tasks.cluster.errors import Unknown
-    from tasks.cluster.sharedstore import store_of
+    from tasks.cluster.resume import interrupted
+    from tasks.cluster.store.sharedstore import store_of
 
     with op.session() as session:
         snapshot = relocation.observe(session, "a resume", dry_run=dry_run)
@@ -128,7 +128,7 @@ def _carry_out(
     """Go on with one operation after the other; the exit code."""
     from tasks.cluster.errors import Interrupted as Stopped
     from tasks.cluster.errors import VmfabError
-    from tasks.cluster.resume import clear_away
+    from tasks.cluster.resume.resume import clear_away
 
     begun = op.begin()
     codes = [0]
@@ -158,7 +158,7 @@ def _one(op: Operator, session: Session, store: SharedStore, begun: Operation, i
     """Go on with one operation, show how it ended and what to type next."""
     from tasks.cli import moves, relocation
     from tasks.cli.progress import progress
-    from tasks.cluster import resume as resuming
+    from tasks.cluster.resume import resume as resuming
 
     with progress(op.output, len(item.changing), clock=op.clock) as notify:
         done = resuming.resume(

@@ -10,9 +10,9 @@ from tasks.cli import Hosts, Operator, Table, vmtask
 from tasks.cli.text import duration, moment, size
 
 if TYPE_CHECKING:
+    from tasks.cluster.asking.session import Session
     from tasks.cluster.model import Cordon, Host, HostFacts, Silent, Snapshot
     from tasks.cluster.overview import Finding, VmLine
-    from tasks.cluster.session import Session
 
 #: Version of the document of --json; raised when a field changes its meaning or goes away.
 SCHEMA = 1
@@ -81,8 +81,8 @@ def observe(op: Operator) -> Report:
 
 
 def _look(op: Operator, session: Session, *, plan: bool) -> Report:
-    from tasks.cluster import guard
     from tasks.cluster.overview import findings, vm_lines
+    from tasks.cluster.setup import guard
 
     snapshot = session.observe(plan=plan, hosts=op.hosts or None)
     hosts = [op.inventory.hosts[name] for name in snapshot.hosts]

@@ -125,7 +125,7 @@ def console(op: Operator, vm: str, force: bool = False) -> int:
     """
     from tasks.cli.select import select
     from tasks.cluster.errors import Refused
-    from tasks.cluster.remote_console import terminal_command
+    from tasks.cluster.remote.console import terminal_command
 
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
         raise Refused("A console needs a terminal.", "Type it yourself, outside of scripts and pipes.")

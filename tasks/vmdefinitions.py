@@ -11,9 +11,9 @@ from tasks.cli import Hosts, Operator, vmtask
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tasks.cluster.definitions import DefinePlan, NewDefinition
+    from tasks.cluster.asking.session import Session
     from tasks.cluster.model import FileId, Refusal, Snapshot, Vm
-    from tasks.cluster.session import Session
+    from tasks.cluster.vm.definitions import DefinePlan, NewDefinition
 
 #: Bytes of XML beyond which it is no definition of a VM.
 LARGEST = 4 << 20
@@ -39,9 +39,9 @@ def define(op: Operator, file: str, dry_run: bool = False, yes: bool = False, js
         ssh old virsh dumpxml web | fab -H vmhost1 vm.define - --yes
     """
     from tasks.cli import relocation, vmreport
-    from tasks.cluster import defining, definitions
     from tasks.cluster.errors import VmfabError
-    from tasks.cluster.vmresult import VmResult, exit_code
+    from tasks.cluster.vm import defining, definitions
+    from tasks.cluster.vm.result import VmResult, exit_code
 
     text = _text_of(file)
     where = "Standard input" if file == "-" else file
@@ -105,7 +105,7 @@ def _text_of(file: str) -> str:
 def _plans(
     session: Session, snapshot: Snapshot, new: NewDefinition, hosts: tuple[str, ...]
 ) -> tuple[list[DefinePlan], list[Refusal]]:
-    from tasks.cluster import definitions
+    from tasks.cluster.vm import definitions
 
     plans: list[DefinePlan] = []
     refusals: list[Refusal] = []
@@ -148,8 +148,8 @@ def undefine(op: Operator, vm: str, dry_run: bool = False, yes: bool = False, js
     """
     from tasks.cli import vmreport
     from tasks.cli.select import select
-    from tasks.cluster import defining
-    from tasks.cluster.vmresult import VmResult, exit_code
+    from tasks.cluster.vm import defining
+    from tasks.cluster.vm.result import VmResult, exit_code
 
     with op.session() as session:
         snapshot = session.observe(plan=True)
@@ -213,7 +213,7 @@ def dumpxml(op: Operator, vm: str, inactive: bool = False, security_info: bool =
 
 def _host_of(op: Operator, snapshot: Snapshot, vm: Vm) -> str:
     from tasks.cluster.errors import Refused
-    from tasks.cluster.vmhome import home_of
+    from tasks.cluster.vm.home import home_of
 
     running = [d.host for d in snapshot.where_running(vm) if not op.hosts or d.host in op.hosts]
     if len(running) > 1:

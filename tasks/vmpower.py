@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tasks.cluster.model import Refusal, Snapshot, Vm
-    from tasks.cluster.vmresult import VmResult
-    from tasks.cluster.vmstopplan import Stop, Verb
+    from tasks.cluster.vm.result import VmResult
+    from tasks.cluster.vm.stopplan import Stop, Verb
 
 
 @vmtask(
@@ -53,9 +53,9 @@ def start(
         fab -H vmhost2 vm.start 'web*,db'
     """
     from tasks.cli import guarding, vmreport, vmwork
-    from tasks.cluster import sharedstore
-    from tasks.cluster.vmresult import VmResult, exit_code
-    from tasks.cluster.vmstartplan import plan_starts
+    from tasks.cluster.store import sharedstore
+    from tasks.cluster.vm.result import VmResult, exit_code
+    from tasks.cluster.vm.startplan import plan_starts
 
     flags = {
         "--ignore-cordon": ignore_cordon,
@@ -131,7 +131,7 @@ def shutdown(
         fab vm.shutdown web
         fab vm.shutdown 'test-*' --timeout 60
     """
-    from tasks.cluster.vmstopplan import Verb
+    from tasks.cluster.vm.stopplan import Verb
 
     return _stop(op, vm, Verb.SHUTDOWN, timeout, parallel, partial=partial, dry_run=dry_run)
 
@@ -161,7 +161,7 @@ def destroy(
 
     Example: fab vm.destroy web
     """
-    from tasks.cluster.vmstopplan import Verb
+    from tasks.cluster.vm.stopplan import Verb
 
     return _stop(op, vm, Verb.DESTROY, None, parallel, partial=partial, dry_run=dry_run)
 
@@ -188,7 +188,7 @@ def reboot(
 
     Example: fab vm.reboot web
     """
-    from tasks.cluster.vmstopplan import Verb
+    from tasks.cluster.vm.stopplan import Verb
 
     return _stop(op, vm, Verb.REBOOT, None, parallel, partial=partial, dry_run=dry_run)
 
@@ -205,8 +205,8 @@ def _stop(
 ) -> int:
     from tasks.cli import vmreport, vmwork
     from tasks.cli.select import select
-    from tasks.cluster.vmresult import VmResult, exit_code
-    from tasks.cluster.vmstopplan import Verb, plan_stops
+    from tasks.cluster.vm.result import VmResult, exit_code
+    from tasks.cluster.vm.stopplan import Verb, plan_stops
 
     done = {Verb.SHUTDOWN: "shut down", Verb.DESTROY: "destroyed", Verb.REBOOT: "rebooted"}[verb]
     words = {"done": "asked" if verb is Verb.REBOOT else done, "already": "off"}
@@ -235,7 +235,7 @@ def _stop(
 def _ask(op: Operator, verb: Verb, stops: Sequence[Stop]) -> None:
     """Destroy always asks; the others when there are several, or a definition would be lost."""
     from tasks.cli.vmreport import count
-    from tasks.cluster.vmstopplan import Verb
+    from tasks.cluster.vm.stopplan import Verb
 
     if not stops:
         return

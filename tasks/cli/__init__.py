@@ -7,7 +7,7 @@ A task is a function that gets an Operator and its flags:
     @vmtask(Hosts.SEVERAL)
     def drain(op: Operator, parallel: int = 4, dry_run: bool = False, yes: bool = False) -> None:
         """Empty a host: move all its VMs away."""
-        with op.session() as session:            # tasks.cluster.session.Session
+        with op.session() as session:            # tasks.cluster.asking.session.Session
             snapshot = session.observe(plan=True)
             ...                                  # op.hosts: ("vmhost1", "vmhost2") for -H "vmhost1, vmhost2"
             op.output.table(Table(("VM", "from", "to"), rows))

@@ -12,10 +12,10 @@ from tasks.cli.output import Output
 from tasks.cluster.clock import Clock
 
 if TYPE_CHECKING:
-    from tasks.cluster.link import Connector
+    from tasks.cluster.asking.link import Connector
+    from tasks.cluster.asking.session import Session
     from tasks.cluster.model import Inventory
-    from tasks.cluster.operation import Operation
-    from tasks.cluster.session import Session
+    from tasks.cluster.store.operation import Operation
 
 
 class Operator:
@@ -45,13 +45,13 @@ class Operator:
 
     @cached_property
     def inventory(self) -> Inventory:
-        from tasks.cluster import inventory
+        from tasks.cluster.inventory import inventory
 
         return inventory.load(inventory.find(None, os.environ))
 
     def aim(self, typed: str) -> None:
         """Act on the hosts that were typed after -H: aliases, groups or addresses. Raises Refused."""
-        from tasks.cluster.inventory import resolve
+        from tasks.cluster.inventory.inventory import resolve
 
         self.hosts = tuple(host.name for host in resolve(self.inventory, [typed]))
 
@@ -63,10 +63,10 @@ class Operator:
 
     def session(self) -> Session:
         """Links to the hosts, opened on first use; use it with `with`."""
-        from tasks.cluster.session import Session
+        from tasks.cluster.asking.session import Session
 
         if self._connector is None:
-            from tasks.cluster import remote
+            from tasks.cluster.remote import links as remote
 
             return Session(self.inventory, remote.connector(self.inventory), self.clock)
         return Session(self.inventory, self._connector(self.inventory), self.clock)
@@ -74,7 +74,7 @@ class Operator:
     def begin(self) -> Operation:
         """The identity of what is done from now on, for locks, cordons and journals."""
         from tasks.cli.commandline import typed
-        from tasks.cluster import operation
+        from tasks.cluster.store import operation
 
         return operation.begin(typed(), at=self.clock.now())
 

@@ -10,15 +10,17 @@ from tasks.cli import moves
 from tasks.cli.context import Operator
 from tasks.cli.progress import progress
 from tasks.cli.text import Table
-from tasks.cluster import cordon, evacuating, liveness, placement
+from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Refused
-from tasks.cluster.evacuation import Evacuation, Wish
-from tasks.cluster.fencing import MISSING, PROVED, Fence, Piece
-from tasks.cluster.locks import host_lock
+from tasks.cluster.evacuate import evacuating, liveness
+from tasks.cluster.evacuate.evacuation import Evacuation, Wish
+from tasks.cluster.evacuate.fencing import MISSING, PROVED, Fence, Piece
 from tasks.cluster.model import EVACUATED, Move, Plan, Refusal, Snapshot
-from tasks.cluster.relocate import Result
-from tasks.cluster.session import Session
-from tasks.cluster.sharedstore import SharedStore
+from tasks.cluster.moving.relocate import Result
+from tasks.cluster.planning import placement
+from tasks.cluster.store import cordon
+from tasks.cluster.store.locks import host_lock
+from tasks.cluster.store.sharedstore import SharedStore
 
 MEANING = {
     "moved": "runs there",

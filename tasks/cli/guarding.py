@@ -7,13 +7,14 @@ from functools import partial
 
 from tasks.cli import settingup
 from tasks.cli.context import Operator
-from tasks.cluster import adoption, guard, hostsetup
-from tasks.cluster.adoption import Adoption
+from tasks.cluster.asking.hostops import HostOps
+from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import HostError, Refused, Unknown
-from tasks.cluster.hostops import HostOps
-from tasks.cluster.hostsetup import Plan
 from tasks.cluster.model import Inventory, Silent, Snapshot
-from tasks.cluster.session import Session
+from tasks.cluster.setup import adoption, guard
+from tasks.cluster.setup import steps as hostsetup
+from tasks.cluster.setup.adoption import Adoption
+from tasks.cluster.setup.steps import Plan
 
 
 def install(op: Operator, *, dry_run: bool) -> int:

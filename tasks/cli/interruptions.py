@@ -8,9 +8,9 @@ from typing import Any
 from tasks.cli.context import Operator
 from tasks.cli.moves import count
 from tasks.cli.text import Table, duration, moment
-from tasks.cluster.interrupted import Case, Found, Interrupted
 from tasks.cluster.model import OpenOperation, Outcome
-from tasks.cluster.resume import Resumed, next_command
+from tasks.cluster.resume.interrupted import Case, Found, Interrupted
+from tasks.cluster.resume.resume import Resumed, next_command
 
 #: Version of the document of --json; raised when a field changes its meaning or goes away.
 SCHEMA = 1

@@ -8,7 +8,7 @@ from typing import Any
 from tasks.cli.context import Operator
 from tasks.cli.text import Table
 from tasks.cluster.model import Move, Outcome, Plan, Refusal
-from tasks.cluster.relocate import Result
+from tasks.cluster.moving.relocate import Result
 
 #: What the results of `model.Outcome` mean, in an operator's words.
 MEANING: Mapping[str, str] = {

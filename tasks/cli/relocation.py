@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from tasks.cli import moves
 from tasks.cli.context import Operator
 from tasks.cli.progress import progress
-from tasks.cluster import inventory as inventories
-from tasks.cluster import placement
+from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Refused
+from tasks.cluster.inventory import inventory as inventories
 from tasks.cluster.model import Move, Plan, Refusal, Snapshot
-from tasks.cluster.move import MoveOptions
-from tasks.cluster.operation import Operation
-from tasks.cluster.relocate import Result, carry_out
-from tasks.cluster.session import Session
-from tasks.cluster.sharedstore import SharedStore, identify
-from tasks.cluster.subject import OVERRIDES
+from tasks.cluster.moving.move import MoveOptions
+from tasks.cluster.moving.relocate import Result, carry_out
+from tasks.cluster.planning import placement
+from tasks.cluster.planning.subject import OVERRIDES
+from tasks.cluster.store.operation import Operation
+from tasks.cluster.store.sharedstore import SharedStore, identify
 
 FIRST_CTRL_C = "Interrupted: the moves under way are finished, no more are begun. Ctrl-C again stops now."
 

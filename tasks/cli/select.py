@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from tasks.cluster.errors import Refused
-from tasks.cluster.mistakes import named, near, nearest
+from tasks.cluster.inventory.mistakes import named, near, nearest
 from tasks.cluster.model import Snapshot, Vm
 
 _PATTERN = re.compile(r"[*?\[]")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 from tasks.cli.context import Operator
-from tasks.cluster import hostsetup
 from tasks.cluster.errors import VmfabError
-from tasks.cluster.hostsetup import Change, Plan, Step
+from tasks.cluster.setup import steps as hostsetup
+from tasks.cluster.setup.steps import Change, Plan, Step
 
 
 def set_up(op: Operator, step_of: Callable[[str], Step], *, dry_run: bool) -> None:

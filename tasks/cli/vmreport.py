@@ -9,7 +9,7 @@ from tasks.cli.context import Operator
 from tasks.cli.text import Table
 from tasks.cluster.errors import Refused
 from tasks.cluster.model import Refusal, Snapshot
-from tasks.cluster.vmresult import GOOD, VmResult
+from tasks.cluster.vm.result import GOOD, VmResult
 
 _STYLES: Mapping[str, str] = {
     "done": "green",

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from tasks.cli.context import Operator
 from tasks.cli.progress import progress
-from tasks.cluster import vmstart, vmstop
-from tasks.cluster.batch import Batch
+from tasks.cluster.asking.session import Session
 from tasks.cluster.events import Notify
-from tasks.cluster.gates import StartGates
-from tasks.cluster.session import Session
-from tasks.cluster.vmresult import VmResult
-from tasks.cluster.vmstartplan import Start
-from tasks.cluster.vmstopplan import Stop, Verb
+from tasks.cluster.moving.batch import Batch
+from tasks.cluster.moving.gates import StartGates
+from tasks.cluster.vm import start as vmstart
+from tasks.cluster.vm import stop as vmstop
+from tasks.cluster.vm.result import VmResult
+from tasks.cluster.vm.startplan import Start
+from tasks.cluster.vm.stopplan import Stop, Verb
 
 _INTERRUPTED = "Interrupted: what is under way is finished, no more is begun. Ctrl-C again stops at once."
 

@@ -10,8 +10,8 @@ VM never comes before what the host defines that runs it, nor before something n
 hosts that have forgotten the definition since: nobody may bring the VM back for such a host, but the text
 stays for the admin who did it by mistake. A definition or start there takes its name out again.
 
-The guard's programs on the hosts contain this file (see `tasks.cluster.guard`): it imports nothing of vmfab,
-and what is slow to load only where it is needed.
+The guard's programs on the hosts contain this file (`tasks.cluster.setup.guard`): it imports nothing of
+vmfab, and what is slow to load only where it is needed.
 """
 
 from __future__ import annotations

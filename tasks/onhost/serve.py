@@ -9,7 +9,7 @@ has been heard for `SILENCE` seconds: it never decides anything alone. Changes t
 on (see `children`), and what was locked stays locked until they have ended (see `store`).
 
 The operations, by arguments and reply; `uuid` is in libvirt's spelling, {} an empty reply. Store paths are
-relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.wire` reads.
+relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.asking.wire` reads.
 
     ping          {}                                -> {}
     observe       {mount, plan}                     -> facts of host, libvirt and store; XML only with `plan`

@@ -13,9 +13,9 @@ from pathlib import Path
 from random import Random
 
 from tasks.cluster.model import Domain
-from tasks.cluster.packing import place
-from tasks.cluster.placement import plan_drain
-from tasks.cluster.rooms import HostRoom, VmNeed
+from tasks.cluster.planning.packing import place
+from tasks.cluster.planning.placement import plan_drain
+from tasks.cluster.planning.rooms import HostRoom, VmNeed
 from tests.bench.result import BenchError, Row, at_most
 from tests.unit import clusters
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from tasks.cluster.hostops import HostOps
+from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.model import Vm
 
 HOST, OTHER = "vmhost1", "vmhost2"

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tasks.cluster import domainxml
+from tasks.cluster.asking.hostfiles import Ended, HostFile
+from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.errors import HostError, HostSilent, LinkLost
-from tasks.cluster.hostfiles import Ended, HostFile
-from tasks.cluster.hostops import HostOps
 from tasks.cluster.model import OFF, Domain, HostFacts, OpenOperation, Vm
 from tests.contract.bench import HOST, OTHER, Bench
 

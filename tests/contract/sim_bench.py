@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tasks.cluster.hostops import HostOps
+from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.model import Vm
 from tests.contract.bench import HOST
 from tests.sim.cluster import SimCluster

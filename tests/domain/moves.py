@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tasks.cluster.asking.session import Session
 from tasks.cluster.events import Event
-from tasks.cluster.journal import Journal
 from tasks.cluster.model import Move, Outcome, Vm
-from tasks.cluster.move import ColdMove, MoveOptions
-from tasks.cluster.operation import Operation
-from tasks.cluster.relocate import Result, carry_out
-from tasks.cluster.session import Session
-from tasks.cluster.sharedstore import SharedStore
+from tasks.cluster.moving.move import ColdMove, MoveOptions
+from tasks.cluster.moving.relocate import Result, carry_out
+from tasks.cluster.store.journal import Journal
+from tasks.cluster.store.operation import Operation
+from tasks.cluster.store.sharedstore import SharedStore
 from tests.sim.cluster import SimCluster
 
 OPERATION = Operation("20260101T000000Z-abcdef", "fab migrate web", "ada@laptop", 1767225600.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.cluster import journal
+from tasks.cluster.store import journal
 from tasks.drain import drain, undrain
 from tasks.history import history
 from tasks.migrate import migrate

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from tasks.cluster import afterboot
+from tasks.cluster.setup import afterboot
 from tasks.host import autostart, save_running
 from tests.domain.desk import Desk, Ended
 from tests.domain.test_move_every_fault import FAULTS

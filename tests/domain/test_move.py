@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.cluster import journal
 from tasks.cluster.events import Event, Phase
 from tasks.cluster.model import Outcome, Vm
+from tasks.cluster.store import journal
 from tests.domain.moves import OPERATION, journal_of, move_of, run_all, run_move
 from tests.sim import faults
 from tests.sim.cluster import SimCluster

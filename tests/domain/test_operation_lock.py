@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.cluster.locks import Locked, describe_holder, lock_of_vm
-from tasks.cluster.operation import Operation
-from tasks.cluster.oplock import OperationLock, path_of
+from tasks.cluster.store.locks import Locked, describe_holder, lock_of_vm
+from tasks.cluster.store.operation import Operation
+from tasks.cluster.store.oplock import OperationLock, path_of
 from tasks.migrate import migrate
 from tests.domain.desk import Desk
 from tests.domain.moves import OPERATION

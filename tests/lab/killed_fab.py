@@ -14,7 +14,7 @@ import sys
 
 from fabric.main import program
 
-from tasks.cluster.sharedstore import SharedStore
+from tasks.cluster.store.sharedstore import SharedStore
 from tasks.lab.lab import PROJECT
 
 _append = SharedStore.append

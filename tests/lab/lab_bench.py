@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.cluster import inventory, remote
-from tasks.cluster.hostops import HostOps
-from tasks.cluster.link import Link
+from tasks.cluster.asking.hostops import HostOps
+from tasks.cluster.asking.link import Link
+from tasks.cluster.inventory import inventory
 from tasks.cluster.model import Host, Vm
+from tasks.cluster.remote import links as remote
 from tasks.lab import image
 from tasks.lab.lab import Lab
 from tests.contract.bench import HOST

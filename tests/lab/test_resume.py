@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tasks.cluster.move import Step
+from tasks.cluster.moving.move import Step
 from tasks.lab.lab import PROJECT
 from tests.lab.fab import FOUR, ONE, THREE, TWO, Done, Fab
 

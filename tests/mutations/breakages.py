@@ -17,11 +17,11 @@ from tests.mutations.breakage import (
     Breakage,
 )
 
-STARTING = "tasks/cluster/starting.py"
-FENCING = "tasks/cluster/fencing.py"
-PROOF = "tasks/cluster/proof.py"
+STARTING = "tasks/cluster/moving/starting.py"
+FENCING = "tasks/cluster/evacuate/fencing.py"
+PROOF = "tasks/cluster/moving/proof.py"
 MODEL = "tasks/cluster/model.py"
-MOVE = "tasks/cluster/move.py"
+MOVE = "tasks/cluster/moving/move.py"
 HOOK_FILE = "templates/libvirt-qemu-hook.py.j2"
 RESTART_FILE = "templates/restart_running_vms.sh.j2"
 
@@ -56,7 +56,7 @@ ASK_EVERYBODY = (
     Breakage(
         "silent-host-does-not-forbid-a-move",
         "a VM is planned to move although a host is silent",
-        "tasks/cluster/eligibility.py",
+        "tasks/cluster/planning/eligibility.py",
         (
             (
                 "VM_FILTERS: tuple[VmFilter, ...] = (\n    _unsure_hosts,\n",
@@ -68,14 +68,14 @@ ASK_EVERYBODY = (
     Breakage(
         "silent-host-does-not-forbid-a-start",
         "vm.start plans a start although a host is silent",
-        "tasks/cluster/vmstartplan.py",
+        "tasks/cluster/vm/startplan.py",
         (("for s in self._census.unsure.values()]", "for s in ()]"),),
         STARTS,
     ),
     Breakage(
         "silent-host-is-left-out",
         "a host that does not answer, or answers with an error, is missing in what all hosts said",
-        "tasks/cluster/session.py",
+        "tasks/cluster/asking/session.py",
         (
             (
                 "return Snapshot({name: answers[name] for name in names if name in answers})\n",
@@ -94,7 +94,7 @@ ASK_EVERYBODY = (
     Breakage(
         "answers-of-an-earlier-question",
         "who asks while hosts are being asked gets answers that are older than the question",
-        "tasks/cluster/rounds.py",
+        "tasks/cluster/asking/rounds.py",
         (
             (
                 "        with self._lock:\n            self._gathering = _Gathering()\n        begun",
@@ -116,14 +116,14 @@ UNKNOWN_IS_NOT_OFF = (
     Breakage(
         "failed-destroy-is-off",
         "a destroy that failed counts as one that worked",
-        "tasks/cluster/stopping.py",
+        "tasks/cluster/moving/stopping.py",
         (('return Stopped(False, "destroyed"', 'return Stopped(True, "destroyed"'),),
         MOVES + STOPS,
     ),
     Breakage(
         "destroy-is-believed",
         "after a destroy nobody looks whether the VM is off",
-        "tasks/cluster/stopping.py",
+        "tasks/cluster/moving/stopping.py",
         (
             (
                 "            stopped = self.settled()\n            if stopped.off:",
@@ -135,7 +135,7 @@ UNKNOWN_IS_NOT_OFF = (
     Breakage(
         "next-life-is-stopped-too",
         "a VM that somebody started again while its host did not answer is destroyed",
-        "tasks/cluster/stopping.py",
+        "tasks/cluster/moving/stopping.py",
         (("        if self._pid is not None and running and ", "        if False and "),),
         MOVES,
     ),
@@ -221,7 +221,7 @@ START_ONCE = (
     Breakage(
         "lock-of-another-link",
         "a lock that was lost with its link counts as held through the new one",
-        "tasks/cluster/locks.py",
+        "tasks/cluster/store/locks.py",
         (("                if self._holder is ops:\n", "                if self._holder is not None:\n"),),
         MOVES + STARTS,
     ),
@@ -242,7 +242,7 @@ START_ONCE = (
     Breakage(
         "no-lock",
         "the VM's lock is never taken: two operators may work on it",
-        "tasks/cluster/locks.py",
+        "tasks/cluster/store/locks.py",
         (
             (
                 "                if self._holder is ops:\n",
@@ -254,7 +254,7 @@ START_ONCE = (
     Breakage(
         "end-is-not-verified",
         "a move counts as good although the VM runs elsewhere at its end",
-        "tasks/cluster/relocate.py",
+        "tasks/cluster/moving/relocate.py",
         (
             (
                 "    if where == (move.target,) and not after.unsure():\n        return outcome\n",
@@ -273,7 +273,7 @@ START_ONCE = (
     Breakage(
         "others-keep-the-name",
         "vm.start leaves the VM's name in other hosts' running_vms",
-        "tasks/cluster/vmstart.py",
+        "tasks/cluster/vm/start.py",
         (("            self._release_others()\n", ""),),
         STARTS,
     ),
@@ -300,7 +300,7 @@ IMAGES = (
     Breakage(
         "any-store-will-do",
         "the target's store is not compared with the source's",
-        "tasks/cluster/targets.py",
+        "tasks/cluster/planning/targets.py",
         (('    found = {f"store {vm.facts.store.store_id}"}\n', "    found = set[str]()\n"),),
         PLANS,
     ),
@@ -314,7 +314,7 @@ IMAGES = (
     Breakage(
         "managed-save-is-no-reason",
         "a VM moves although old memory of it is kept on a host",
-        "tasks/cluster/eligibility.py",
+        "tasks/cluster/planning/eligibility.py",
         (("        if domain.managed_save:\n", "        if False:\n"),),
         PLANS,
     ),
@@ -453,7 +453,7 @@ DEAD_HOSTS = (
     Breakage(
         "a-stopped-service-is-a-dead-host",
         "evacuate takes a lock that somebody gave back for the death of its host",
-        "tasks/cluster/liveness.py",
+        "tasks/cluster/evacuate/liveness.py",
         (("    if not going_down:\n", "    if False:\n"),),
         EVACUATION,
     ),
@@ -481,7 +481,7 @@ DEAD_HOSTS = (
     Breakage(
         "the-dead-stay-dead",
         "the proof that a host is dead is not asked for again before a start",
-        "tasks/cluster/session.py",
+        "tasks/cluster/asking/session.py",
         (("if problem := fence.result() if fence.done() else late:", 'if problem := "":'),),
         EVACUATION,
     ),

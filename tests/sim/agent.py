@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tasks.cluster import guard
+from tasks.cluster.setup import guard
 from tasks.onhost import images, runninglist
 from tasks.onhost.mirror import marked, merged
 from tests.sim import hooks, process

@@ -13,9 +13,9 @@ from threading import Thread
 from types import TracebackType
 from typing import TypeVar
 
-from tasks.cluster import afterboot, guard
+from tasks.cluster.asking.session import Session
 from tasks.cluster.model import Host, Inventory, Vm
-from tasks.cluster.session import Session
+from tasks.cluster.setup import afterboot, guard
 from tests.sim import hooks
 from tests.sim.beside import Beside
 from tests.sim.clock import SimClock

@@ -1,4 +1,4 @@
-"""A laptop and its links to simulated hosts: `tasks.cluster.link` without ssh."""
+"""A laptop and its links to simulated hosts: `tasks.cluster.asking.link` without ssh."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from tasks.cluster.asking.link import Progress
 from tasks.cluster.errors import HostError, HostSilent, LinkLost
-from tasks.cluster.link import Progress
 from tasks.cluster.model import Host
 from tests.sim.agent import Agent, Gone
 from tests.sim.beside import Beside

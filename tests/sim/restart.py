@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tasks.cluster import afterboot, guard
+from tasks.cluster.setup import afterboot, guard
 from tests.sim.errors import VirshError
 from tests.sim.store import MOUNT
 

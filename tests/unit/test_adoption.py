@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from tasks.cluster import adoption
-from tasks.cluster.adoption import Need, Running
 from tasks.cluster.model import Domain, HostFacts, QemuProcess, Silent, Snapshot
+from tasks.cluster.setup import adoption
+from tasks.cluster.setup.adoption import Need, Running
 from tests.unit import observed
 
 WEB = observed.domain("web")

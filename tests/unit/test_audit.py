@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.audit import summary
+from tasks.cluster.asking.storeimages import StoreImage, Survey, survey
 from tasks.cluster.audit import definitions, hosts, images, judge, owners
 from tasks.cluster.audit.finding import SEVERITIES, Finding, fab, in_order, listed
 from tasks.cluster.audit.seen import GuardState, Offset, Seen, Unread
 from tasks.cluster.model import Cordon, Domain, HostFacts, Silent
-from tasks.cluster.storeimages import StoreImage, Survey, survey
 from tests.unit import clusters
 from tests.unit.clusters import domain, host, inventory, snapshot
 

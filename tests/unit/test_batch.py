@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks.cluster.batch import Batch, Rest
 from tasks.cluster.errors import Interrupted
+from tasks.cluster.moving.batch import Batch, Rest
 
 WAIT = 20.0
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.cluster.crontab import with_reboot_entry
 from tasks.cluster.errors import Refused
+from tasks.cluster.setup.crontab import with_reboot_entry
 
 PROGRAM = "/usr/local/bin/restart_running_vms"
 PLAIN = f"@reboot {PROGRAM}"

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks.cluster.census import ApartRules, Census
-from tasks.cluster.eligibility import media_left_behind, refusals_for_vm
 from tasks.cluster.model import Domain, HostFacts, Move, QemuProcess, Refusal, Silent, Store, Vm
-from tasks.cluster.placement import plan_migrate, recheck
-from tasks.cluster.subject import (
+from tasks.cluster.planning.census import ApartRules, Census
+from tasks.cluster.planning.eligibility import media_left_behind, refusals_for_vm
+from tasks.cluster.planning.placement import plan_migrate, recheck
+from tasks.cluster.planning.subject import (
     ALLOW_LOCAL_ISO,
     ALLOW_MACVTAP,
     ALLOW_SHARED_IMAGE,
@@ -20,7 +20,7 @@ from tasks.cluster.subject import (
     OVERRIDES,
     subject,
 )
-from tasks.cluster.targets import free_memory_kib
+from tasks.cluster.planning.targets import free_memory_kib
 from tests.unit import clusters
 from tests.unit.clusters import GIB, disk_xml, domain, host, inventory, snapshot, vm_named
 

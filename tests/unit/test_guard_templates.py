@@ -10,10 +10,10 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from tasks.cluster import guard
-from tasks.cluster.guard import mirror_part
 from tasks.cluster.model import Inventory
-from tasks.cluster.templates import render
+from tasks.cluster.setup import guard
+from tasks.cluster.setup.guard import mirror_part
+from tasks.cluster.setup.templates import render
 from tasks.onhost import facts
 from tests.unit import observed
 

@@ -16,9 +16,9 @@ import pytest
 from tasks import host
 from tasks.cli import Operator
 from tasks.cli.output import Output, Stream
-from tasks.cluster import remote
 from tasks.cluster.errors import HostSilent, Refused
-from tasks.cluster.hostkeys import HostKeyChanged, HostKeyUnknown
+from tasks.cluster.remote import links as remote
+from tasks.cluster.remote.hostkeys import HostKeyChanged, HostKeyUnknown
 from tests.unit.sshd import Sshd, new_key, running
 from tests.unit.test_remote import AGENT, remote_threads
 

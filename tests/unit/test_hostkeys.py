@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.cluster.errors import HostSilent, Refused
-from tasks.cluster.hostkeys import (
+from tasks.cluster.remote.hostkeys import (
     HostKey,
     HostKeyChanged,
     HostKeyUnknown,

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.cluster import ansible_ini, grouptree, hostpattern, settings
 from tasks.cluster.errors import Refused
-from tasks.cluster.inventory import DEFAULT_PATH, find, load, resolve, understand
-from tasks.cluster.mistakes import MOST_SHOWN, Unreadable
+from tasks.cluster.inventory import ansible_ini, grouptree, hostpattern, settings
+from tasks.cluster.inventory.inventory import DEFAULT_PATH, find, load, resolve, understand
+from tasks.cluster.inventory.mistakes import MOST_SHOWN, Unreadable
 from tasks.cluster.model import Host, Inventory, StoreHost
 
 DATA = Path(__file__).parent / "data" / "inventory"

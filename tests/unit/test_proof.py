@@ -6,7 +6,7 @@ import pytest
 
 from tasks.cluster.errors import Unknown
 from tasks.cluster.model import QemuProcess, RunningNow, Silent
-from tasks.cluster.proof import require_off, trace_of
+from tasks.cluster.moving.proof import require_off, trace_of
 from tests.unit.observed import domain
 
 WEB = domain("web", images=frozenset({"store:1"}))

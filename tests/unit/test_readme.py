@@ -14,7 +14,8 @@ from invoke.parser import Parser
 import fabfile
 from tasks.cli import executor
 from tasks.cli.task import Hosts, VmTask
-from tasks.cluster import errors, inventory, settings
+from tasks.cluster import errors
+from tasks.cluster.inventory import inventory, settings
 from tests.bench.__main__ import _parser as bench_parser
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.cluster import remote
+from tasks.cluster.asking.link import Link
 from tasks.cluster.errors import HostError, HostSilent, LinkLost
-from tasks.cluster.hostkeys import HostKeyChanged, HostKeyUnknown
-from tasks.cluster.link import Link
+from tasks.cluster.remote import links as remote
+from tasks.cluster.remote.hostkeys import HostKeyChanged, HostKeyUnknown
 from tests.unit.sshd import Sshd, new_key, running
 
 #: What an agent does, without anything that a host has to have: reads itself, greets, answers.

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.cluster.errors import Refused
 from tasks.cluster.model import Host
-from tasks.cluster.remote_config import SshConfig, Way
+from tasks.cluster.remote.config import SshConfig, Way
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.cluster import templates
+from tasks.cluster.setup import templates
 
 #: Its folder holds: defined (UUID NAME), running and saved (UUIDs), silent, and answers/UUID (shell).
 VIRSH = """#!/bin/sh
@@ -312,7 +312,7 @@ def test_a_vm_that_is_taken_off_the_list_under_its_lock_is_left(host: Host) -> N
 
 
 def test_the_holder_of_the_lock_is_told(host: Host) -> None:
-    from tasks.cluster.locks import describe_holder
+    from tasks.cluster.store.locks import describe_holder
 
     assert host.run(b"web\n") == 0
     told = describe_holder(host.lock_of(0).read_text())

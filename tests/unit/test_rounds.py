@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
+from tasks.cluster.asking.rounds import Round, Rounds
 from tasks.cluster.clock import Clock
 from tasks.cluster.errors import Failed
-from tasks.cluster.rounds import Round, Rounds
 
 WAIT = 20.0
 

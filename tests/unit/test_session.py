@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from tasks.cluster.asking.link import Progress
+from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import LinkLost
-from tasks.cluster.link import Progress
-from tasks.cluster.session import Session
 from tests.unit.clusters import inventory
 
 

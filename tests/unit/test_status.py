@@ -17,9 +17,9 @@ import pytest
 
 from tasks.cli import Operator, guarding
 from tasks.cli.output import Output, Stream
-from tasks.cluster import guard
+from tasks.cluster.asking.session import ANSWER
 from tasks.cluster.model import Snapshot
-from tasks.cluster.session import ANSWER
+from tasks.cluster.setup import guard
 from tasks.status import SCHEMA, status
 from tests.sim import Disk, SimCluster
 from tests.unit import observed
@@ -233,5 +233,5 @@ def test_listing_tasks_loads_no_more_than_fab_itself(
     )
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "tasks.status" in loaded
-    assert not loaded & {"rich", "rich.console", "tasks.cluster.model", "tasks.cluster.session"}
-    assert not loaded & {"tasks.cluster.remote", "tasks.cluster.inventory", "jinja2"}
+    assert not loaded & {"rich", "rich.console", "tasks.cluster.model", "tasks.cluster.asking.session"}
+    assert not loaded & {"tasks.cluster.remote.links", "tasks.cluster.inventory.inventory", "jinja2"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tasks.cluster import stranded
+from tasks.cluster.evacuate import stranded
 from tasks.cluster.model import Snapshot, Vm
 from tests.sim.domains import Disk, domain_xml
 from tests.unit.observed import domain, host

@@ -8,7 +8,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from tasks import check
-from tasks.cluster import afterboot, templates
+from tasks.cluster.setup import afterboot, templates
 
 RENDERED = check.ROOT / "tests/data/rendered"
 MADE = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tasks.cluster.afterboot import RUNNING_VMS
 from tasks.cluster.audit.finding import Finding, fab, listed
 from tasks.cluster.audit.seen import Seen
 from tasks.cluster.model import OFF, Domain, HostFacts
+from tasks.cluster.setup.afterboot import RUNNING_VMS
 
 #: Libvirt's states of a VM that runs as it should.
 _WELL = ("running", "idle", "in shutdown", OFF)

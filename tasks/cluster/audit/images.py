@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 
 from tasks.cluster import domainxml
+from tasks.cluster.asking.storeimages import StoreImage
 from tasks.cluster.audit.finding import Finding
 from tasks.cluster.audit.seen import Seen
-from tasks.cluster.storeimages import StoreImage
 
 #: Images that are shown; the others are counted.
 MOST = 20

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tasks.cluster.asking.session import Session
 from tasks.cluster.audit import boot, definitions, hosts, images, law, operations, owners
 from tasks.cluster.audit.finding import Finding, in_order
 from tasks.cluster.audit.look import look
 from tasks.cluster.audit.seen import Seen
 from tasks.cluster.clock import Clock
-from tasks.cluster.session import Session
 
 #: Seconds between two looks: what a move or a start changes in the middle of one is gone by the next.
 PAUSE = 2.0

@@ -6,17 +6,18 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from tasks.cluster import guard, journal
+from tasks.cluster.asking.beside import beside
+from tasks.cluster.asking.hostops import HostOps
+from tasks.cluster.asking.session import Session
+from tasks.cluster.asking.storeimages import Survey
 from tasks.cluster.audit import operations
 from tasks.cluster.audit.seen import GuardState, Offset, Seen, Unread
-from tasks.cluster.beside import beside
 from tasks.cluster.clock import Clock
 from tasks.cluster.errors import Failed, HostError, Refused
-from tasks.cluster.hostops import HostOps
 from tasks.cluster.model import HostFacts, Inventory, Silent, Snapshot
-from tasks.cluster.session import Session
-from tasks.cluster.sharedstore import SharedStore
-from tasks.cluster.storeimages import Survey
+from tasks.cluster.setup import guard
+from tasks.cluster.store import journal
+from tasks.cluster.store.sharedstore import SharedStore
 
 #: Seconds that the search for images may take on the host.
 SEARCH = 8.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from tasks.cluster import journal
 from tasks.cluster.audit.finding import Finding, fab, listed, moment
 from tasks.cluster.audit.seen import Seen
 from tasks.cluster.model import Cordon, HostFacts, Vm, require
+from tasks.cluster.store import journal
 
 #: Seconds after which a cordon may have been forgotten.
 DAY = 86400.0

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tasks.cluster import domainxml
+from tasks.cluster.asking.storeimages import Survey
 from tasks.cluster.model import Domain, HostFacts, Inventory, Snapshot
-from tasks.cluster.storeimages import Survey
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from tasks.cluster.guard import rendered_hook
+from tasks.cluster.setup.guard import rendered_hook
 
 #: What runs in a host's namespaces: it keeps them, and writes what comes to syslog into a file.
 INIT = """

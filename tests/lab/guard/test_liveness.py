@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tasks.cluster.templates import render
+from tasks.cluster.setup.templates import render
 from tasks.lab.namespaces import until
 from tests.lab.guard.hooks import HookCluster, HookHost
 from tests.unit.onhost.fakes import fake_qemu

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tasks.cluster import domainxml
-from tasks.cluster.templates import render
+from tasks.cluster.setup.templates import render
 from tasks.lab.namespaces import until
 from tests.lab.guard.hooks import HookCluster, HookHost, disk, domain
 from tests.lab.guard.test_hook import qcow2

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.cluster.model import Host, Inventory
-from tasks.cluster.remote_console import terminal_command
+from tasks.cluster.remote.console import terminal_command
 from tasks.vm import console
 from tests.domain.desk import Desk
 from tests.sim.cluster import SimCluster

@@ -1,0 +1,1 @@
+"""Asking hosts and asking them for changes: links, typed operations, all hosts at the same time."""

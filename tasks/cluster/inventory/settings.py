@@ -1,0 +1,227 @@
+"""The variables of hosts.ini that vmfab understands: each with its kind, its place and its meaning."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from math import ceil
+from pathlib import PurePosixPath
+from typing import Generic, TypeVar
+
+from tasks.cluster.inventory.ansible_ini import literal
+
+T_co = TypeVar("T_co", covariant=True)
+
+#: Longest time-out that is not taken for a slip of the finger, seconds.
+LONGEST = 24 * 3600.0
+
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*\.?")
+_SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([kKMGT])(iB|B|)")
+_SECONDS = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(s|min|h|)")
+_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}\$?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_POWER = {"k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T_co]):
+    """A kind of value: what it is, how one is written, and how to read it (raises ValueError)."""
+
+    what: str
+    example: str
+    read: Callable[[str], T_co]
+
+
+class Scope(Enum):
+    """Where in the inventory a variable has an effect; the value is how the place is called."""
+
+    HOST = "a cluster host, or a group of them"
+    CLUSTER = "[vmhosts:vars] or [all:vars]"
+    STORE = "a store, or a group of them"
+    RULE = "[apart_NAME:vars]"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A vmfab variable: its kind, where it has an effect, and what that is."""
+
+    kind: Kind[object]
+    scope: Scope
+    help: str
+
+
+def address(text: str) -> str:
+    """Read an IP address, or a name that ssh or DNS knows."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        if _HOST_NAME.fullmatch(text) and not re.fullmatch(r"[0-9.]+", text):
+            return text
+        raise
+
+
+def ip_address(text: str) -> str:
+    """Read an IP address, in its usual spelling."""
+    return str(ipaddress.ip_address(text))
+
+
+def port(text: str) -> int:
+    """Read a TCP port."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise ValueError(text)
+    return int(text)
+
+
+def boolean(text: str) -> bool:
+    """Read yes or no in any of Ansible's spellings."""
+    word = text.strip().lower()
+    if word in ("yes", "true", "on", "y", "t", "1", "1.0"):
+        return True
+    if word in ("no", "false", "off", "n", "f", "0", "0.0"):
+        return False
+    raise ValueError(text)
+
+
+def kib(text: str) -> int:
+    """Read a size, in KiB, rounded up. As in libvirt, G and GiB are powers of 1024, GB is one of 1000."""
+    if text == "0":
+        return 0
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise ValueError(text)
+    unit: int = (1000 if match[3] == "B" else 1024) ** _POWER[match[2]]
+    return ceil(float(match[1]) * unit / 1024)
+
+
+def seconds(text: str) -> float:
+    """Read a time-out in seconds."""
+    match = _SECONDS.fullmatch(text)
+    if not match:
+        raise ValueError(text)
+    found = float(match[1]) * {"": 1, "s": 1, "min": 60, "h": 3600}[match[2]]
+    if not 1 <= found <= LONGEST:
+        raise ValueError(text)
+    return found
+
+
+def days(text: str) -> int:
+    """Read a number of days."""
+    match = re.fullmatch(r"([0-9]{1,5})\s*(?:d|days)?", text)
+    if not match or not int(match[1]):
+        raise ValueError(text)
+    return int(match[1])
+
+
+def vm_names(text: str) -> tuple[str, ...]:
+    """Read VM names or glob patterns: separated by commas, or as a Python list for names with a comma."""
+    if text[:1] in ("[", "(", '"', "'"):
+        value = literal(text)
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(text)
+        names = list(value)
+    else:
+        names = [name.strip() for name in text.split(",")]
+    return tuple(dict.fromkeys(map(_vm_name, names)))
+
+
+def timeouts(text: str) -> Mapping[str, float]:
+    """Read NAME=SECONDS pairs, separated by commas, or as a Python dict for names with a comma."""
+    pairs: list[tuple[object, object]]
+    if text[:1] == "{":
+        value = literal(text)
+        if not isinstance(value, dict):
+            raise ValueError(text)
+        pairs = list(value.items())
+    else:
+        pairs = [
+            (name.strip(), value.strip()) for name, _, value in (p.rpartition("=") for p in text.split(","))
+        ]
+    found = {_vm_name(name): seconds(str(value)) for name, value in pairs}
+    if len(found) != len(pairs):
+        raise ValueError(text)
+    return found
+
+
+def _vm_name(name: object) -> str:
+    """Check what libvirt would accept as a VM's name, or a pattern for one."""
+    if not isinstance(name, str) or not name.strip() or "/" in name or _CONTROL.search(name):
+        raise ValueError(name)
+    return name
+
+
+def mount_point(text: str) -> str:
+    """Read the absolute path of a mount point."""
+    path = PurePosixPath(text)
+    if (
+        str(path) != text
+        or len(path.parts) < 2
+        or path.root != "/"
+        or ".." in path.parts
+        or re.search(r"\s", text)
+    ):
+        raise ValueError(text)
+    return file_name(text)
+
+
+def file_name(text: str) -> str:
+    """Read the path of a file on the laptop; ~ is the home folder, and relative is to the inventory."""
+    if not text.strip() or _CONTROL.search(text):
+        raise ValueError(text)
+    return text
+
+
+def login(text: str) -> str:
+    """Read a user's name."""
+    if not _LOGIN.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
+ADDRESS = Kind("an IP address or host name", "192.168.0.21", address)
+IP_ADDRESS = Kind("an IP address", "192.168.0.21", ip_address)
+PORT = Kind("a port number from 1 to 65535", "2222", port)
+BOOLEAN = Kind("yes or no", "yes", boolean)
+SIZE = Kind("a size with its unit", "4GiB", kib)
+SECONDS = Kind("a number of seconds from 1 to a day", "180", seconds)
+DAYS = Kind("a number of days from 1 on", "400", days)
+VM_NAMES = Kind("a list of VM names or patterns", "ns1, ns2", vm_names)
+TIMEOUTS = Kind("a list of NAME=SECONDS, each name once", "mail=600, win*=900", timeouts)
+MOUNT_POINT = Kind("an absolute path without spaces", "/vmstorage", mount_point)
+FILE = Kind("the path of a file", "~/.ssh/config", file_name)
+LOGIN = Kind("a user name", "root", login)
+
+#: vmfab's own variables. A new one is a line here; README's table is made from it.
+VARIABLES: Mapping[str, Variable] = {
+    "vmfab_reserve": Variable(SIZE, Scope.HOST, "memory that no VM is planned into; default 0"),
+    "vmfab_storage_address": Variable(IP_ADDRESS, Scope.HOST, "the host's address in the storage network"),
+    "vmfab_shutdown_timeout": Variable(
+        SECONDS, Scope.CLUSTER, "how long a VM may take to shut down before it is destroyed; default 180"
+    ),
+    "vmfab_shutdown_timeouts": Variable(
+        TIMEOUTS, Scope.CLUSTER, "the same for single VMs: the exact name first, then the first pattern"
+    ),
+    "vmfab_journal_days": Variable(
+        DAYS, Scope.CLUSTER, "how long the journals of ended operations are kept, for history; default 400"
+    ),
+    "vmfab_ssh_config": Variable(
+        FILE, Scope.CLUSTER, "used instead of ~/.ssh/config; a relative path starts at the inventory's folder"
+    ),
+    "vmfab_mount": Variable(
+        MOUNT_POINT, Scope.STORE, "where the hosts mount the store; every store needs it"
+    ),
+    "vmfab_holds_vms": Variable(BOOLEAN, Scope.STORE, "whether the VMs' images lie there; default yes"),
+    "vmfab_vms": Variable(VM_NAMES, Scope.RULE, "VMs, by name or pattern, of which no two may share a host"),
+}
+
+#: What vmfab takes from Ansible's own variables; of several spellings the last wins, as for Ansible.
+ANSIBLE: Mapping[str, tuple[Kind[object], tuple[str, ...]]] = {
+    "address": (ADDRESS, ("ansible_host", "ansible_ssh_host")),
+    "user": (LOGIN, ("ansible_user", "ansible_ssh_user")),
+    "port": (PORT, ("ansible_port", "ansible_ssh_port")),
+    "become": (BOOLEAN, ("ansible_become",)),
+    "identity": (FILE, ("ansible_private_key_file", "ansible_ssh_private_key_file")),
+}

@@ -1,0 +1,1 @@
+"""Carrying plans out: stop, prove, start, verify."""

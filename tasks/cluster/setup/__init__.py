@@ -1,0 +1,1 @@
+"""Setting hosts up: files from templates, in steps that look, plan, change and look again."""

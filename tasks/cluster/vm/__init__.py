@@ -1,0 +1,1 @@
+"""Single VMs: their definitions, where they belong, starting and stopping them."""
