@@ -51,6 +51,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 def test_a_healthy_cluster_fits_on_a_screen() -> None:
     with SimCluster() as sim:
+        sim.guard()
         sim.add_vm("web-10", "vmhost2", memory_mib=2048)
         sim.add_vm("web-2", "vmhost2", also_defined_on=["vmhost1"])
         sim.add_vm("old", "vmhost3", running=False)
