@@ -110,15 +110,21 @@ def _load() -> dict[str, Any]:
 
 
 def guard_version() -> str:
-    """The version of vmfab's hook, "edited" when its text is not what its third line says, "" without one."""
-    import hashlib
-
+    """The version of vmfab's hook here; "" without one."""
     try:
         with open(HOOK, "rb") as file:
-            first, second, third, rest = file.read().split(b"\n", 3)
-    except (OSError, ValueError):
+            text = file.read()
+    except OSError:
         return ""
-    if not second.startswith(b"# vmfab guard") or not os.access(HOOK, os.X_OK):
+    return version_in(text) if os.access(HOOK, os.X_OK) else ""
+
+
+def version_in(hook: bytes) -> str:
+    """The version of a hook by its text; "edited" if that is not what its third line says, "" if not ours."""
+    import hashlib
+
+    first, second, third, rest = (hook.split(b"\n", 3) + [b""] * 3)[:4]
+    if not second.startswith(b"# vmfab guard"):
         return ""
     words = third.decode("ascii", "replace").split()
     digest = hashlib.sha256(b"\n".join([first, second, rest])).hexdigest()[:16]

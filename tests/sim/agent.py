@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tasks.cluster.setup import guard
-from tasks.onhost import images, runninglist
+from tasks.onhost import facts, images, runninglist
 from tasks.onhost.mirror import marked, merged
 from tests.sim import hooks, process
 from tests.sim.errors import AgentError, NoSuchDomain, VirshError
@@ -193,8 +193,13 @@ class Agent:
             "networks": sorted(host.networks),
             "machines": self._machines() if plan and not problem else [],
             "files": self._file_ids(found),
-            "guarded": "vmfab guard" in host.disk.files.get(hooks.FILE, ("", 0))[0][:200],
+            "guarded": bool(self._guard_version()),
+            "guard_version": self._guard_version(),
         }
+
+    def _guard_version(self) -> str:
+        text, _ = self.host.disk.files.get(hooks.FILE, ("", 0))
+        return facts.version_in(text.encode())
 
     def _operations(self) -> list[Reply]:
         locks = self.host.view.store.locks
