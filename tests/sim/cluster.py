@@ -148,7 +148,7 @@ class SimCluster:
         """Let hosts (all without a name) run the restart script at boot, as host.autostart leaves them."""
         for name in names or self.hosts:
             disk = self.hosts[name].disk
-            disk.files[afterboot.SCRIPT] = (afterboot.script(MOUNT), 0o755)
+            disk.files[afterboot.SCRIPT] = (afterboot.script(MOUNT, name), 0o755)
             disk.crontab = f"@reboot {afterboot.SCRIPT}\n"
 
     def behaviour(self, name: str) -> Behaviour:
