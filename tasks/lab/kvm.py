@@ -13,7 +13,7 @@ BOOT_SECTOR = bytes([0xB0, 0x10, 0xE6, 0xF4, 0xF4]).ljust(510, b"\0") + b"\x55\x
 EXIT_CODE = 33
 #: Seconds for the tiny machine in software, at most.
 SOFTWARE = 20.0
-#: What KVM may take for it: so many times as long (it is little more than a start of QEMU), or so many seconds.
+#: What KVM may take for it, which is little more than a start of QEMU: so many times as long, or seconds.
 SLOWER = 1.5
 QUICK = 1.0
 
