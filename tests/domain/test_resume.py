@@ -15,6 +15,7 @@ from tasks.resume import resume
 from tests.domain.desk import Desk, Ended
 from tests.sim import faults
 from tests.sim.cluster import SimCluster
+from tests.sim.domains import Disk
 from tests.sim.guests import Behaviour
 from tests.sim.scheduler import SimKilled
 
@@ -433,3 +434,18 @@ def test_9_a_suspended_laptop_wakes_up_after_another_one_has_resumed(guest: str)
         if not rule.struck:
             assert n > 20, "a drain asks more often than that"
             return
+
+
+def test_an_image_that_another_vm_has_taken_stays_with_it(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        disk = Disk("/vmstorage/shared.qcow2")
+        web = sim.add_vm("web", "vmhost1", disks=[disk])
+        sim.add_vm("twin", "vmhost3", disks=[disk], running=False)
+        sim.faults.on(faults.kill_laptop, op="wait_off", when="after")
+        assert killed(desk, migrate, "web", to="vmhost2", allow_shared_image=True, yes=True)
+        sim["vmhost3"].start("twin")
+        ended = elsewhere(desk, resume, yes=True)
+        assert ended.code == 0, ended.text
+        assert "stays off: VM twin runs on vmhost3 with its image" in ended.out
+        assert sim.where(web) == ()
+        assert "Nothing to resume." in elsewhere(desk, resume, name="third", yes=True).out

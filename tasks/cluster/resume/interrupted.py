@@ -192,6 +192,8 @@ class _Judge:
             return Action.NOT_BEGUN, "not begun: stays as it is"
         if superseded:
             return Action.AS_IT_IS, "a later command went on with it"
+        if other := self._other_user(move.vm, running, hosts):
+            return Action.LEAVE_OFF, f"stays off: VM {other.vm.name} runs on {other.host} with its image"
         if hosts and [d.host for d in running] != list(hosts):
             return Action.LOOK, f"something else than libvirt's VM holds it on {hosts[0]}: look there"
         last = steps[-1]
@@ -206,6 +208,16 @@ class _Judge:
                 return Action.CARRY_ON, f"shutdown was asked for: carry on to {move.target}"
             return Action.BACK, f"runs again on {move.source}: note it there"
         return Action.ADOPT, f"was started on {hosts[0]}: note it there"
+
+    def _other_user(self, vm: Vm, running: Sequence[Domain], hosts: Sequence[str]) -> Domain | None:
+        """Another VM that libvirt runs on the one host with a trace of this one, if that is all there is."""
+        if running or len(hosts) != 1:
+            return None
+        images, facts = self._snapshot.images_of(vm), self._snapshot.hosts[hosts[0]]
+        if not isinstance(facts, HostFacts) or len(evidence_of(vm, images, facts)) != 1:
+            return None
+        users = [d for d in facts.domains if d.running and d.vm.name != vm.name and d.images & images]
+        return users[0] if users else None
 
     def _restarted(self, domain: Domain, last: Announced) -> bool:
         """Whether the VM began to run only after that step, by the laptop's clock."""
