@@ -118,6 +118,19 @@ def test_takes_its_definition_along(sim: SimCluster, desk: Desk) -> None:
         assert "secret" in sim["vmhost4"].definitions[vm.uuid].xml
 
 
+def test_takes_along_what_two_hosts_define_alike(sim: SimCluster, desk: Desk) -> None:
+    """After a power loss the host that owns the images may be the one that has no definition any more."""
+    with sim:
+        vm = sim.add_vm("web", "vmhost1", running=False, also_defined_on=("vmhost2",))
+        sim["vmhost2"].definitions[vm.uuid].xml = (
+            sim["vmhost2"].definitions[vm.uuid].xml.replace("br0", "br1")
+        )
+        refused(desk.type(start, "web", hosts=["vmhost3"]), "nothing tells")
+        sim["vmhost2"].define(sim["vmhost1"].definitions[vm.uuid].xml)
+        assert desk.type(start, "web", hosts=["vmhost3"]).code == 0
+        assert sim.where(vm) == ("vmhost3",)
+
+
 def test_never_takes_along_what_is_tied_to_its_host(sim: SimCluster, desk: Desk) -> None:
     with sim:
         sim.add_vm("web", "vmhost1", running=False, disks=[Disk("/var/lib/web.img")])

@@ -128,7 +128,7 @@ class _Planner:
         if only in self._census.unsure:
             return None
         taken_along = bool(only) and not definitions(self._snapshot, vm, (only,))
-        home = home_of(self._snapshot, vm, () if taken_along else self._hosts)
+        home = self._lender(vm) if taken_along else home_of(self._snapshot, vm, self._hosts)
         host = only if taken_along else home.host
         source = next(d for d in definitions(self._snapshot, vm) if d.host == home.host)
         this = subject(self._census, source)
@@ -188,6 +188,16 @@ class _Planner:
                 yield Refusal(vm.name, host, reason)
         yield from self._against_saved(vm, host)
         yield from self._against_room(vm, this.memory_kib, facts)
+
+    def _lender(self, vm: Vm) -> Home:
+        """The host whose definition is taken along. Raises Refused when they differ and nothing tells."""
+        try:
+            return home_of(self._snapshot, vm)
+        except Refused:
+            first, *others = definitions(self._snapshot, vm) or (None,)
+            if first is None or any(_differ(first.xml, other.xml) for other in others):
+                raise
+            return Home(first.host, "all its definitions are the same")
 
     def _against_saved(self, vm: Vm, host: str) -> Iterator[Refusal]:
         """A start from a managed save is right only where the VM was saved, and when nothing ran since."""
