@@ -154,6 +154,10 @@ class Agent:
     def _files(self) -> dict[str, str]:
         return self.host.view.store.files
 
+    def _whole(self) -> dict[str, str]:
+        """All files but the drafts of hosts that lost their power."""
+        return {path: text for path, text in self._files.items() if "/.tmp-" not in path}
+
     def _put(self, path: str, text: str) -> None:
         self._files[path] = text
         self.host.view.store.written[path] = self.host.cluster.clock.now() + self.host.clock_skew
@@ -510,7 +514,7 @@ class Agent:
     def _store_list(self, mount: str, path: str) -> Reply:
         self._pause(READ_TIME)
         folder = self._store(path, write=False)
-        inside = [posixpath.relpath(p, folder) for p in self._files if p.startswith(folder + "/")]
+        inside = [posixpath.relpath(p, folder) for p in self._whole() if p.startswith(folder + "/")]
         return {"names": sorted({p.split("/", 1)[0] for p in inside})}
 
     def _store_read_dir(self, mount: str, path: str, unless: str = "") -> Reply:
@@ -518,7 +522,7 @@ class Agent:
         folder = self._store(path, write=False)
         found = {
             posixpath.basename(p): t
-            for p, t in self._files.items()
+            for p, t in self._whole().items()
             if posixpath.dirname(p) == folder
             and not (unless and unless in t.rstrip("\n").rpartition("\n")[2])
         }
@@ -635,6 +639,8 @@ class Agent:
             if self._files.get(name) != before:
                 raise AgentError("file", f".vmfab/{name} was changed by somebody else meanwhile")
         for name, _, after in wanted:
+            if self.host.loses_power_now():
+                raise Gone
             if after is None:
                 self._files.pop(name, None)
             else:

@@ -109,6 +109,8 @@ class Definition:
     persistent: bool = True
     #: why it is off, as `virsh domstate --reason` says it
     reason: str = "unknown"
+    #: when it was written to its host's disk, by the simulation's clock
+    written: float = 0.0
 
 
 _UNITS = {"KiB": 1, "MiB": 1 << 10, "GiB": 1 << 20, "k": 1, "KB": 1, "M": 1 << 10, "G": 1 << 20}

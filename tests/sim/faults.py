@@ -37,6 +37,8 @@ class Call:
     meanwhile: AgentError | None = None
     #: set for faults that run after it: how it failed
     failed: AgentError | None = None
+    #: what the laptop was told in the end, if not that it worked
+    told: AgentError | None = None
 
     def __str__(self) -> str:
         shown = {k: v for k, v in self.args.items() if k not in ("mount", "xml", "text")}

@@ -5,14 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import zlib
 from typing import TYPE_CHECKING
 
 from tests.sim.store import MOUNT
 
 if TYPE_CHECKING:
+    from tests.sim.guests import Guest
     from tests.sim.host import SimHost
 
 RUNNING_VMS = "/root/running_vms"
+#: where libvirt keeps definitions, and what it knows of running VMs
+DEFINED, RUNNING = "/etc/libvirt/qemu", "/run/libvirt/qemu"
+#: Numbers of a program's process, of the child that it forks, and of libvirtd, which calls it.
+PID, CHILD, LIBVIRTD = 1500, 1501, 1400
 BELOW = ".vmfab/"
 #: numbers of the file systems, as in the agent's answers
 STORE_DEVICE, OWN_DEVICE = 64768, 2049
@@ -39,6 +45,10 @@ class Tree:
             return self._host.running_vms.encode("utf-8", "surrogateescape")
         if path in self._host.own_files:
             return self._host.own_files[path]
+        if path in self._host.disk.files:
+            return self._host.disk.files[path][0].encode("utf-8", "surrogateescape")
+        if path.startswith((DEFINED, RUNNING)):
+            return self._read_libvirts(path)
         raise _error(errno.ENOENT, path)
 
     def write(self, path: str, data: bytes) -> None:
@@ -125,6 +135,12 @@ class Tree:
             return sorted({name[len(folder) :].split("/")[0] for name in self._below(folder)})
         if path == "/proc":
             return [str(guest.pid) for guest in self._host.guests]
+        if path == f"/proc/{LIBVIRTD}/task":
+            return [str(self._host.hook.thread)]
+        if path in (DEFINED, RUNNING):
+            return [posixpath.basename(name) for name in self._libvirts_files() if name.startswith(path)]
+        if path.startswith("/proc/") and path.endswith("/fd"):
+            return [str(number) for number, _ in enumerate(self._of_process(path).paths, 10)]
         own = [*self._host.own_files, *([RUNNING_VMS] if self._host.running_vms is not None else [])]
         return sorted({p[len(path) + 1 :].split("/")[0] for p in own if p.startswith(path + "/")})
 
@@ -136,6 +152,8 @@ class Tree:
             if image is None:
                 raise _error(errno.ENOENT, path)
             return STORE_DEVICE, image.ino, 0
+        if path.startswith("/proc/"):
+            return self.stat(self.link(path))
         image = self._host.local.get(path)
         if image is None:
             raise _error(errno.ENOENT, path)
@@ -182,11 +200,61 @@ class Tree:
             return (line if self._host.view.mounted else "").encode()
         if path.startswith("/proc/self/fdinfo/"):
             return f"pos:\t0\nmnt_id:\t{40 if self._host.view.mounted else 1}\n".encode()
+        if path == f"/proc/{LIBVIRTD}/stat":
+            return f"{LIBVIRTD} (libvirtd) {' '.join(['S'] * 19)} {self._host.boot_id}".encode()
+        if path.endswith("/children"):
+            return f"{PID} ".encode()
         pid, _, what = path[len("/proc/") :].partition("/")
+        if what.startswith("fdinfo/"):
+            return f"pos:\t0\nflags:\t{os.O_RDWR | os.O_CLOEXEC:o}\n".encode()
         for guest in self._host.guests:
             if str(guest.pid) == pid and what in ("cmdline", "comm"):
                 words = ["qemu-system-x86_64", "-name", f"guest={guest.name}", "-uuid", guest.uuid, ""]
                 return "\0".join(words).encode() if what == "cmdline" else b"qemu-system-x86\n"
+        raise _error(errno.ENOENT, path)
+
+    def link(self, path: str) -> str:
+        """Where /proc/PROCESS/fd/NUMBER leads."""
+        folder, _, number = path.rpartition("/")
+        return self._of_process(folder).paths[int(number) - 10]
+
+    def _of_process(self, folder: str) -> Guest:
+        pid = folder.split("/")[2]
+        for guest in self._host.guests:
+            if str(guest.pid) == pid:
+                return guest
+        raise _error(errno.ENOENT, folder)
+
+    # -- what libvirt keeps --------------------------------------------------------------------------
+
+    def stamp(self, path: str) -> int:
+        """A number that is another one when a file of libvirt's was written."""
+        return zlib.crc32(self._read_libvirts(path))
+
+    def written(self, path: str) -> float:
+        """When a definition was last written, by the host's clock; nobody asks about other files."""
+        name = posixpath.basename(path).removesuffix(".xml")
+        return max((d.written for d in self._host.definitions.values() if d.name == name), default=0.0)
+
+    def _libvirts_files(self) -> list[str]:
+        running = [f"{RUNNING}/{guest.name}.xml" for guest in self._host.guests if guest.listed]
+        return [*(f"{DEFINED}/{d.name}.xml" for d in self._host.definitions.values()), *running]
+
+    def _read_libvirts(self, path: str) -> bytes:
+        name = posixpath.basename(path).removesuffix(".xml")
+        if path == f"{DEFINED}/{name}.xml":
+            for definition in self._host.definitions.values():
+                if definition.name == name:
+                    return definition.xml.encode("utf-8", "surrogateescape")
+        for guest in self._host.guests:
+            if guest.listed and path == f"{RUNNING}/{guest.name}.xml":
+                job = (
+                    "none" if guest.peer is None else "migration in" if not guest.writes else "migration out"
+                )
+                return (
+                    f"<domstatus state='{guest.state}' reason='{guest.reason}' pid='{guest.pid}'>"
+                    f"<job type='none' async='{job}'/>{guest.live.xml}</domstatus>"
+                ).encode("utf-8", "surrogateescape")
         raise _error(errno.ENOENT, path)
 
 

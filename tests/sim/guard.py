@@ -1,4 +1,4 @@
-"""The guard on simulated hosts: the real hook, and a model of its service (lock, beat, definitions)."""
+"""The guard on simulated hosts: the real hook and tender, and a model of its service (lock and beat)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tests.sim import hooks, process
+from tests.sim.tender import Tender
 
 if TYPE_CHECKING:
     from tests.sim.cluster import SimCluster
@@ -23,6 +24,9 @@ class SimGuard:
         self._store = cluster.store
         self._stopped: set[str] = set()
         self._off_since: dict[str, float] = {}
+        #: the boot in which the service last wrote its host's file
+        self._boots: dict[str, str] = {}
+        self._tenders: dict[str, Tender] = {}
         cluster.guard(*names)
         for host in [cluster[name] for name in names or cluster.hosts]:
             for guest in host.guests:
@@ -31,7 +35,11 @@ class SimGuard:
 
     def owners(self) -> dict[str, str]:
         """The owner of each VM that has one."""
-        records = [json.loads(t) for p, t in self._store.files.items() if p.startswith("owners/")]
+        records = [
+            json.loads(t)
+            for p, t in self._store.files.items()
+            if p.startswith("owners/") and "/.tmp-" not in p
+        ]
         return {record["vm"]: record["host"] for record in records}
 
     def _adopt(self, host: SimHost, guest: Guest) -> None:
@@ -55,9 +63,15 @@ class SimGuard:
     def stop_service(self, name: str) -> None:
         """`systemctl stop vmfab-liveness`, typed on a host."""
         host = self._cluster[name]
+        if name in self._stopped or not host.powered or self._store.locks.get(f"hosts/{name}") is not host:
+            return
         self._stopped.add(name)
         self._say(host, {"at": self._now(host), "running": len(host.guests), "shutting_down": False})
         del self._store.locks[f"hosts/{name}"]
+
+    def start_service(self, name: str) -> None:
+        """`systemctl start vmfab-liveness`, typed on a host; a boot does that by itself."""
+        self._stopped.discard(name)
 
     def lose_lock(self, name: str) -> None:
         """The lock is gone while the host lives and its service beats on: what should never be."""
@@ -72,6 +86,12 @@ class SimGuard:
                 del self._store.locks[path]
             return
         self._off_since.pop(host.name, None)
+        if self._boots.setdefault(host.name, host.boot_id) != host.boot_id:
+            # To mount the store again is to give back what the last boot had there.
+            self._boots[host.name] = host.boot_id
+            self._stopped.discard(host.name)
+            if self._store.locks.get(path) is host:
+                del self._store.locks[path]
         if host.name in self._stopped or host.view.hanging or not host.view.mounted:
             return
         self._store.files[f"{path}.beat"] = json.dumps({"host": host.name, "at": self._now(host)})
@@ -79,6 +99,14 @@ class SimGuard:
         if path not in self._store.locks:
             self._store.locks[path] = host
             self._say(host, None)
+        if self._store.locks[path] is host:
+            self._tend(host)
+
+    def _tend(self, host: SimHost) -> None:
+        tender = self._tenders.get(host.name)
+        if tender is None or tender.over:
+            tender = self._tenders[host.name] = Tender(host)
+        tender.tick()
 
     def _say(self, host: SimHost, released: dict[str, Any] | None) -> None:
         record = {"host": host.name, "boot_id": host.boot_id, "since": self._now(host), "released": released}

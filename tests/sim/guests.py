@@ -54,6 +54,10 @@ class Guest:
     going_down: bool = False
     #: False: a process that libvirt has lost track of
     listed: bool = True
+    #: whether it may write its images: not before and not after its part in a live migration
+    writes: bool = True
+    #: the guest of the same VM on the other side of a live migration
+    peer: Guest | None = None
 
     @property
     def uuid(self) -> str:

@@ -22,6 +22,8 @@ class Hook:
     def __init__(self, host: SimHost) -> None:
         self._host = host
         self.known = False
+        #: libvirtd's thread that calls it: one thread serves one request
+        self.thread = 1401
 
     def look(self) -> None:
         """libvirtd starts: is there one? It is told of every VM that runs."""
@@ -41,15 +43,25 @@ class Hook:
                 f"{said}"
             )
 
+    def arrives(self, definition: Definition, failed: str) -> None:
+        """libvirt announces a VM that is migrated here, and prepares it. Raises VirshError."""
+        said = self._call("migrate", definition)
+        if said is None:
+            said = self._call("prepare", definition, same_thread=True)
+        if said is not None:
+            self.release(definition)
+            raise VirshError(f"{failed}Hook script execution failed: {said}")
+
     def started(self, definition: Definition) -> None:
         self._call("started", definition)
 
     def release(self, definition: Definition) -> None:
         self._call("release", definition)
 
-    def _call(self, operation: str, definition: Definition) -> str | None:
+    def _call(self, operation: str, definition: Definition, *, same_thread: bool = False) -> str | None:
         """Call it; what it said if it failed, else None."""
-        if not self.known or FILE not in self._host.disk.files:
+        self.thread += not same_thread
+        if not self.known or not self._host.powered or FILE not in self._host.disk.files:
             return None
         text, _ = self._host.disk.files[FILE]
         argv = [FILE, definition.name, operation, _WHEN.get(operation, "begin"), "-"]

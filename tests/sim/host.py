@@ -7,7 +7,7 @@ import uuid as uuids
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tests.sim import domains, restart
+from tests.sim import domains, migration, restart
 from tests.sim.domains import Definition
 from tests.sim.errors import NoSuchDomain, VirshError
 from tests.sim.guests import Behaviour, Guest
@@ -68,6 +68,8 @@ class SimHost:
         self.libvirt_frozen = False
         self.libvirt_stopped = False
         self.clock_skew = 0.0
+        #: its power goes at the so-manieth change of the store by a hook or an agent here, for so long
+        self.power_goes: tuple[int, float] | None = None
         self.booted_at = cluster.clock.now() - 86400.0
         self.boot_log: list[str] = []
         self._random = random.Random(f"{cluster.seed}/{name}")
@@ -120,6 +122,7 @@ class SimHost:
         old = self.definitions.get(new.uuid)
         if old is not None:
             new.autostart, new.managed_save, new.reason = old.autostart, old.managed_save, old.reason
+        new.written = self.cluster.clock.now() + self.clock_skew
         self.definitions[new.uuid] = new
         self.cluster.note(self, f"define {new.name}")
         return new
@@ -167,25 +170,9 @@ class SimHost:
         except VirshError:
             self.hook.release(definition)
             raise
-        now = self.cluster.clock.now()
-        number = next(self._numbers)
-        opened = [(d.path, self.image(d.path)) for d in definition.disks if d.writable]
-        guest = Guest(
-            host=self,
-            definition=definition,
-            live=domains.live(definition, number),
-            pid=next(self._pids),
-            number=number,
-            boot_id=definition.managed_save or self._new_id(),
-            since=now,
-            behaviour=behaviour,
-            images=tuple(image for _, image in opened if image is not None),
-            paths=tuple(path for path, image in opened if image is not None),
-            reason="booted" if definition.managed_save is None else "restored",
-        )
+        guest = self._launched(definition, definition.managed_save or self._new_id(), behaviour)
+        guest.reason = "booted" if definition.managed_save is None else "restored"
         definition.managed_save = None
-        self.guests.append(guest)
-        self.last_ran[guest.name] = now + self.clock_skew
         self.cluster.note(self, f"start {guest.name} by {by}: qemu {guest.pid}")
         self.hook.started(guest.live)
         crash = behaviour.crash_after.get(self.name, behaviour.crash_after.get(""))
@@ -193,6 +180,26 @@ class SimHost:
             self.cluster.after(crash, lambda: self._end(guest, "crashed"))
         # Last, because it raises: what breaks the law has happened and stays visible.
         self.cluster.law.started(guest, by)
+        return guest
+
+    def _launched(self, definition: Definition, boot_id: str, behaviour: Behaviour) -> Guest:
+        """A qemu process more."""
+        now, number = self.cluster.clock.now(), next(self._numbers)
+        opened = [(d.path, self.image(d.path)) for d in definition.disks if d.writable]
+        guest = Guest(
+            host=self,
+            definition=definition,
+            live=domains.live(definition, number),
+            pid=next(self._pids),
+            number=number,
+            boot_id=boot_id,
+            since=now,
+            behaviour=behaviour,
+            images=tuple(image for _, image in opened if image is not None),
+            paths=tuple(path for path, image in opened if image is not None),
+        )
+        self.guests.append(guest)
+        self.last_ran[guest.name] = now + self.clock_skew
         return guest
 
     def _may_start(self, definition: Definition, behaviour: Behaviour, failed: str) -> None:
@@ -242,6 +249,8 @@ class SimHost:
     def shutdown(self, name: str) -> None:
         """Ask the guest once. Raises VirshError when it does not run."""
         guest = self._running(name, "shutdown")
+        if not guest.writes:
+            raise VirshError(f"Failed to shutdown domain '{name}'\ndomain is paused in a migration")
         guest.asked += 1
         behaviour = guest.behaviour
         self.cluster.note(self, f"shutdown {guest.name}: asked {guest.asked}")
@@ -283,18 +292,18 @@ class SimHost:
             raise refused
 
     def suspend(self, name: str) -> None:
-        guest = self._running(name, "suspend")
+        guest = self._running(name, "suspend", calm=True)
         guest.state, guest.reason = "paused", "user"
         self.cluster.changed(self)
 
     def resume(self, name: str) -> None:
-        guest = self._running(name, "resume")
+        guest = self._running(name, "resume", calm=True)
         guest.state, guest.reason = "running", "unpaused"
         self.cluster.changed(self)
 
     def managed_save(self, name: str) -> None:
         """Save the guest's memory and stop it; its next start here goes on from there."""
-        guest = self._running(name, "save")
+        guest = self._running(name, "save", calm=True)
         guest.definition.managed_save = guest.boot_id
         self._end(guest, "saved")
 
@@ -308,20 +317,47 @@ class SimHost:
         self.cluster.changed(self)
         return guest
 
-    def kill(self, guest: Guest) -> None:
+    def kill(self, guest: Guest, reason: str = "destroyed") -> None:
         """End a qemu process with kill, whether libvirt knows it or not."""
-        self._end(guest, "destroyed")
+        self._end(guest, reason)
+
+    def incoming(self, name: str, xml: str, boot_id: str) -> Guest:
+        """Begin to take a VM that is migrated here. Raises VirshError when this host or its hook refuses."""
+        definition, behaviour = domains.read(xml), self.cluster.behaviour(name)
+        failed = "operation failed: "
+        if any(name in (g.name, g.uuid) for g in self.guests if g.listed):
+            raise VirshError(f"{failed}domain '{name}' is already active")
+        for other in self.definitions.values():
+            if (other.name == definition.name) != (other.uuid == definition.uuid):
+                raise VirshError(f"{failed}domain '{name}' is already defined with uuid {other.uuid}")
+        self.hook.arrives(definition, failed)
+        try:
+            self._may_start(definition, behaviour, failed)
+            self._can_open(definition, failed)
+        except VirshError:
+            self.hook.release(definition)
+            raise
+        guest = self._launched(definition, boot_id, behaviour)
+        guest.state, guest.reason, guest.writes = "paused", "migration", False
+        self.hook.started(guest.live)
+        return guest
 
     def crash(self, name: str) -> None:
         """qemu dies."""
         self._end(self._running(name, "crash"), "crashed")
 
-    def _running(self, name: str, verb: str) -> Guest:
+    def _running(self, name: str, verb: str, *, calm: bool = False) -> Guest:
+        """The guest of this name; `calm`: which is in no migration. Raises VirshError."""
         definition = self.find(name)
         guest = self.guest(definition.uuid)
         if guest is None:
             raise VirshError(
                 f"Failed to {verb} domain '{name}'\nRequested operation is not valid: domain is not running"
+            )
+        if calm and (guest.peer is not None or not guest.writes):
+            raise VirshError(
+                f"Failed to {verb} domain '{name}'\n"
+                "Timed out during operation: cannot acquire state change lock"
             )
         return guest
 
@@ -334,9 +370,12 @@ class SimHost:
         if guest.uuid in self.definitions:
             self.definitions[guest.uuid].reason = reason
         self.cluster.note(self, f"{guest.name} is off: {reason}")
-        self.cluster.law.ended(guest)
+        if guest.writes:
+            self.cluster.law.ended(guest)
         if self.powered and guest.listed:
             self.hook.release(guest.live)
+        if guest.peer is not None:
+            migration.ended(guest)
         self.cluster.changed(self)
 
     # -- power, network, services --------------------------------------------------------------------
@@ -412,6 +451,18 @@ class SimHost:
         self.cluster.links_broken(self, grace=self.cluster.eviction)
         if seconds is not None:
             self.cluster.after(seconds, self.power_on)
+
+    def loses_power_now(self) -> bool:
+        """Told of each change of the guard's files on the store: whether the power goes before this one."""
+        if self.power_goes is None or not self.powered:
+            return False
+        left, seconds = self.power_goes
+        self.power_goes = (left - 1, seconds)
+        if left > 1:
+            return False
+        self.power_goes = None
+        self.power_off(seconds)
+        return True
 
     def power_on(self) -> None:
         """Boot: a new boot id, libvirt's autostart at once, root's crontab 30 s later."""

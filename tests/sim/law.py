@@ -52,7 +52,7 @@ class Law:
     def _broken_by(self, guest: Guest) -> str:
         for host in self._cluster.hosts.values():
             for other in host.guests:
-                if other is guest:
+                if other is guest or not other.writes:
                     continue
                 shared = [i.path for i in guest.images if i in other.images]
                 if shared:

@@ -154,7 +154,7 @@ class SimLink:
             except AgentError as error:
                 failed = error
         call.failed = failed
-        failed = _faults(call, "after") or failed
+        failed = call.told = _faults(call, "after") or failed
         laptop._alive()
         if call.reply_lost:
             self.cut(grace=SILENCE)

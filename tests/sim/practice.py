@@ -6,6 +6,7 @@ nobody can keep a hand-typed start from breaking the law.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,14 +16,17 @@ from typing import Any
 from tasks import vmdefinitions, vmpower
 from tasks.audit import audit
 from tasks.drain import drain, undrain
+from tasks.evacuate import evacuate
 from tasks.migrate import migrate
 from tasks.resume import resume
 from tasks.status import status
 from tests.domain.desk import Desk
+from tests.sim import migration
 from tests.sim.cluster import SimCluster
 from tests.sim.domains import Disk
 from tests.sim.errors import VirshError
 from tests.sim.faults import Call
+from tests.sim.guard import SimGuard
 from tests.sim.guests import Behaviour
 from tests.sim.host import SimHost
 from tests.sim.operators import Operator
@@ -55,6 +59,7 @@ class Practice:
         "full",
         "clock",
         "restart",
+        "service",
     )
     GUESTS = (
         *("good", "never", "slow", "asked twice", "reboots", "undead", "liar", "ignores SIGTERM"),
@@ -81,6 +86,7 @@ class Practice:
         if restarting:
             self.sim.autostart()
         self._add()
+        self.guard = SimGuard(self.sim) if guarded else None
         self.operators = {name: Operator(self.sim, self.desk, name) for name in ("ada", "bob")}
 
     def _add(self) -> None:
@@ -161,6 +167,23 @@ class Practice:
             )
             self.sim.wait(0.0)  # the file is read before the first host is asked
 
+    def evacuate(self, who: str, host: str) -> None:
+        self.operators[who].type(
+            f"-H {host} evacuate --confirm {host}",
+            evacuate,
+            hosts=[host],
+            confirm=host,
+            allow_shared_image=True,
+            after=lambda: self._still_owned_by(host),
+        )
+
+    def _still_owned_by(self, host: str) -> str:
+        """What a host that is dead still owns; one that is back owns what it starts."""
+        if self.sim[host].powered or self.guard is None:
+            return ""
+        left = sorted(vm for vm, owner in self.guard.owners().items() if owner == host)
+        return f"{host} still owns {', '.join(left)}" if left else ""
+
     def resume(self, who: str) -> None:
         self.operators[who].type("resume", resume, timeout=20.0)
 
@@ -203,6 +226,14 @@ class Practice:
         }
         with suppress(VirshError):
             acts[verb]()
+
+    def migrate_by_hand(self, source: str, vm: str, to: str, *, seconds: float, undefine: bool) -> None:
+        """Type `virsh migrate --live --persistent`, which only the guard makes safe."""
+        machine = self.sim[source]
+        if not self.guarded or not machine.powered or machine.libvirt_frozen or self._saved(vm):
+            return
+        with suppress(VirshError):
+            migration.begin(machine, vm, self.sim[to], seconds=seconds, undefine=undefine)
 
     def start_by_hand(self, host: str, vm: str) -> None:
         """Type `virsh start`; without the guard, only when that is no order to break the law."""
@@ -271,9 +302,23 @@ class Practice:
         elif what == "restart":
             if machine.powered:
                 machine.restart_libvirt()
+        elif what == "service":
+            self._stop_service(host, seconds)
         else:
             self._set(machine, what, on=True)
             self.sim.after(seconds, lambda: self._set(machine, what, on=False))
+
+    def _stop_service(self, host: str, seconds: float) -> None:
+        """`systemctl stop` of the guard's service: from now on the host's lock proves nothing."""
+        if self.guard is None:
+            return
+        self.sim.note(self.sim[host], "the guard's service is stopped")
+        self.guard.stop_service(host)
+        self.sim.after(seconds, functools.partial(self.guard.start_service, host))
+
+    def power_cut_within(self, host: str, changes: int, seconds: float) -> None:
+        """Cut a host's power within what a hook or an agent there is writing, so many changes from now."""
+        self.sim[host].power_goes = (changes, seconds)
 
     def _set(self, host: SimHost, what: str, *, on: bool) -> None:
         self.sim.note(host, f"{what}: {'yes' if on else 'no more'}")
@@ -318,6 +363,9 @@ class Practice:
         for host in self.sim.hosts.values():
             host.view.mounted, host.view.hung, host.view.read_only = True, False, False
             host.clock_skew, host.sshd_frozen = 0.0, False
+            host.power_goes = None
+            if self.guard is not None:
+                self.guard.start_service(host.name)
             if host.libvirt_frozen:
                 host.thaw_libvirt()
             if not host.reachable:

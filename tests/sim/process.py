@@ -19,23 +19,25 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tests.sim.files import StoreHangs, Tree
+from tests.sim.files import CHILD, LIBVIRTD, PID, StoreHangs, Tree
 from tests.sim.store import MOUNT
 
 if TYPE_CHECKING:
     from tests.sim.host import SimHost
 
-#: Numbers of the program's process, of the child that it forks, and of libvirtd, which calls it.
-PID, CHILD, LIBVIRTD = 1500, 1501, 1400
-
 
 class Unsimulated(BaseException):
     """The program uses something that the simulation does not have: add it here."""
+
+
+class PowerLost(BaseException):
+    """The host's power went while the program changed the store: nothing more of it happens."""
 
 
 class _ChildEnded(BaseException):
@@ -64,15 +66,16 @@ class _Open:
 
 def run(host: SimHost, text: str, argv: Sequence[str], stdin: str) -> Ended:
     """Run a Python program with a `main(argv)` on a host, to its end and in no simulated time."""
-    process = _Process(host, argv, stdin)
-    scope: dict[str, Any] = {"__name__": "program", "__builtins__": process.builtins}
-    exec(_compiled(text), scope)
+    process = Process(host, argv, stdin)
+    scope = process.scope(text)
     if "ask" in scope:
         scope["ask"] = process.in_halves(scope["ask"])
     try:
         rc = int(scope["main"](list(argv)))
     except SystemExit as end:
         rc = int(end.code or 0)
+    except PowerLost:
+        return Ended(137, "", "the host lost its power")
     finally:
         process.end()
     return Ended(rc, "".join(process.out), process.err.decode("utf-8", "replace"))
@@ -92,7 +95,7 @@ class _Namespace(SimpleNamespace):
         raise Unsimulated(f"a program of a simulated host uses {name}: add it to {__file__}")
 
 
-class _Process:
+class Process:
     """One run of a program: its descriptors, what it prints, and the system that it sees."""
 
     def __init__(self, host: SimHost, argv: Sequence[str], stdin: str) -> None:
@@ -106,6 +109,7 @@ class _Process:
         self._half = ""
         self._said = bytearray()
         self._hangs = False
+        self._dead = False
         self.out: list[str] = []
         self.err = bytearray()
         modules = {
@@ -130,12 +134,26 @@ class _Process:
             "open": self._open_file,
             "print": lambda *words: self.out.append(" ".join(map(str, words)) + "\n"),
             "__import__": _importer(modules),
+            "compile": lambda text, *_: _compiled(text),
         }
 
+    def scope(self, text: str) -> dict[str, Any]:
+        """Load the program: what it defines, by name."""
+        found: dict[str, Any] = {"__name__": "program", "__builtins__": self.builtins}
+        exec(_compiled(text), found)
+        return found
+
     def end(self) -> None:
-        """What a process's end does by itself: its locks go."""
+        """What a process's end does by itself: its locks go; those of a host without power only later."""
         for fd in list(self._fds):
             self._close(fd)
+
+    def _changes(self, path: str) -> None:
+        """Before each change of a file. Raises PowerLost when the host's power goes then, or has gone."""
+        if not self._dead and path.startswith(MOUNT + "/") and self._host.loses_power_now():
+            self._dead = True
+        if self._dead:
+            raise PowerLost
 
     def in_halves(self, ask: Callable[..., Any]) -> Callable[..., Any]:
         """A function that forks once, called once as the child and then as the parent of that child."""
@@ -147,6 +165,8 @@ class _Process:
                 ask(*args)
             except _ChildEnded as ended:
                 self._hangs = isinstance(ended.__context__, StoreHangs)
+                if self._dead:
+                    raise PowerLost from None
             for fd in set(self._fds) - before:
                 self._close(fd)
             self._half = "parent"
@@ -175,11 +195,11 @@ class _Process:
             dup2=_nothing,
             fchmod=_nothing,
             stat=self._stat,
-            fstat=lambda fd: SimpleNamespace(st_dev=self._tree.device(self._fds[fd].path)),
-            mkdir=lambda path, mode=0o777, dir_fd=None: self._tree.make_folder(self._at(path, dir_fd)),
+            fstat=self._fstat,
+            mkdir=self._mkdir,
             makedirs=_nothing,
             listdir=lambda at: self._tree.names(self._fds[at].path if isinstance(at, int) else at),
-            unlink=lambda path, dir_fd=None: self._tree.remove(self._at(path, dir_fd)),
+            unlink=self._unlink,
             rename=self._rename,
             replace=self._rename,
             urandom=self._random.randbytes,
@@ -188,7 +208,10 @@ class _Process:
             pipe=self._pipe,
             fork=self._fork,
             kill=_nothing,
-            waitpid=_nothing,
+            waitpid=self._waitpid,
+            WNOHANG=os.WNOHANG,
+            readlink=self._tree.link,
+            scandir=self._scandir,
             _exit=self._exit,
         )
 
@@ -217,15 +240,23 @@ class _Process:
         if flags & (os.O_WRONLY | os.O_RDWR) and self._host.view.read_only and path.startswith(MOUNT + "/"):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
         if not there:
+            self._changes(path)
             self._tree.make(path)
         elif flags & os.O_TRUNC:
+            self._changes(path)
             self._tree.write(path, b"")
         return self._new_fd(_Open(path, append=bool(flags & os.O_APPEND)))
 
     def _close(self, fd: int) -> None:
         opened = self._fds.pop(fd)
-        if opened.lock:
-            self._host.view.store.locks.pop(opened.lock, None)
+        if not opened.lock:
+            return
+        locks = self._host.view.store.locks
+        if self._dead:
+            # The cluster frees it when it has thrown the host out.
+            self._host.cluster.after(self._host.cluster.eviction, lambda: locks.pop(opened.lock, None))
+        else:
+            locks.pop(opened.lock, None)
 
     def _read(self, fd: int, size: int) -> bytes:
         pipe = self._fds[fd].pipe
@@ -243,6 +274,7 @@ class _Process:
         if opened.pipe is not None:
             opened.pipe += data
         elif opened.path != "/dev/null":
+            self._changes(opened.path)
             before = self._tree.read(opened.path) if opened.append else b""
             self._tree.write(opened.path, before + bytes(data))
         return len(data)
@@ -250,12 +282,39 @@ class _Process:
     def _stat(self, path: str) -> SimpleNamespace:
         device, inode, block = self._tree.stat(posixpath.normpath(path))
         kind = stat.S_IFBLK if block else stat.S_IFREG
-        return SimpleNamespace(st_mode=kind | 0o600, st_dev=device, st_ino=inode, st_rdev=block)
+        return SimpleNamespace(st_mode=kind | 0o600, st_dev=device, st_ino=inode, st_rdev=block, st_nlink=1)
+
+    def _fstat(self, fd: int) -> SimpleNamespace:
+        path = self._fds[fd].path
+        return SimpleNamespace(st_dev=self._tree.device(path), st_mtime=self._tree.written(path))
+
+    def _scandir(self, folder: str) -> AbstractContextManager[list[SimpleNamespace]]:
+        """Entries of a folder of libvirt's."""
+        return nullcontext([self._entry(folder, name) for name in self._tree.names(folder)])
+
+    def _entry(self, folder: str, name: str) -> SimpleNamespace:
+        path = f"{folder}/{name}"
+        status = SimpleNamespace(st_mtime_ns=self._tree.stamp(path), st_ino=1)
+        return SimpleNamespace(name=name, path=path, is_file=lambda **_: True, stat=lambda **_: status)
+
+    def _waitpid(self, pid: int, _: int) -> None:
+        """A child that was abandoned is gone as soon as its store answers."""
+        if pid == -1:
+            raise ChildProcessError
 
     def _rename(
         self, old: str, new: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
     ) -> None:
+        self._changes(self._at(new, dst_dir_fd))
         self._tree.rename(self._at(old, src_dir_fd), self._at(new, dst_dir_fd))
+
+    def _mkdir(self, path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        self._changes(self._at(path, dir_fd))
+        self._tree.make_folder(self._at(path, dir_fd))
+
+    def _unlink(self, path: str, *, dir_fd: int | None = None) -> None:
+        self._changes(self._at(path, dir_fd))
+        self._tree.remove(self._at(path, dir_fd))
 
     # -- a child, one half after the other -----------------------------------------------------------
 
@@ -319,7 +378,7 @@ class _Process:
     ) -> io.IOBase:
         if "r" in mode:
             path = self._fds[file].path if isinstance(file, int) else posixpath.normpath(file)
-            data = io.BytesIO(self._tree.read(path))
+            data = _Source(self._tree.read(path), lambda: self._new_fd(_Open(path)))
             return data if "b" in mode else io.TextIOWrapper(data, encoding, errors, newline)
         flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if "a" in mode else os.O_TRUNC)
         fd = file if isinstance(file, int) else self._open(file, flags)
@@ -333,6 +392,14 @@ class _Process:
 
     def _syslog(self, priority: int, line: str) -> None:
         self._host.syslog.append(line)
+
+
+class _Source(io.BytesIO):
+    """A file that is read; it gets a descriptor when it is asked for one."""
+
+    def __init__(self, data: bytes, descriptor: Callable[[], int]) -> None:
+        super().__init__(data)
+        self.fileno = descriptor  # type: ignore[method-assign]
 
 
 class _Sink(io.BytesIO):

@@ -171,6 +171,21 @@ class Cluster(RuleBasedStateMachine):
         (self.world.define if verb == "define" else self.world.undefine)(who, vm, host)
         self.sim.wait(wait)
 
+    @rule(who=people, host=hosts, dead=mostly, back=spans, wait=soon)
+    @step
+    def evacuate(self, who: str, host: str, dead: bool, back: float, wait: float) -> None:
+        """With `dead`, of a host that runs a VM and has no power until it is `back`, but for bad luck."""
+        self.ready(who, dead)
+        if dead:
+            if not self.sim[host].guests:
+                self.world.start(who, "db", host)
+                self.world.operators[who].finish()
+            self.disturb()
+            self.world.breaks(host, "power", 95.0 + back)
+            self.sim.wait(90.0)
+        self.world.evacuate(who, host)
+        self.sim.wait(wait)
+
     @rule(who=people, calm=mostly, wait=soon)
     @step
     def resume(self, who: str, calm: bool, wait: float) -> None:
@@ -235,6 +250,15 @@ class Cluster(RuleBasedStateMachine):
         if verb != "autostart" or self.guarded:
             self.world.virsh(host, verb, vm)
 
+    @rule(vm=vms, to=hosts, seconds=st.sampled_from((0.5, 5.0, 30.0)), undefine=rarely, wait=soon)
+    @step
+    def virsh_migrate(self, vm: str, to: str, seconds: float, undefine: bool, wait: float) -> None:
+        self.disturb()
+        for source in self.sim.where(vm)[:1]:
+            if source != to:
+                self.world.migrate_by_hand(source, vm, to, seconds=seconds, undefine=undefine)
+        self.sim.wait(wait)
+
     # -- faults --------------------------------------------------------------------------------------
 
     @rule(
@@ -256,6 +280,12 @@ class Cluster(RuleBasedStateMachine):
     def breaks(self, host: str, what: str, seconds: float) -> None:
         self.disturb()
         self.world.breaks(host, what, seconds)
+
+    @rule(host=hosts, changes=st.integers(1, 8), seconds=spans)
+    @step
+    def power_cut_within(self, host: str, changes: int, seconds: float) -> None:
+        self.disturb()
+        self.world.power_cut_within(host, changes, seconds)
 
     @rule()
     @step
@@ -295,6 +325,7 @@ class Restarting(Guarded):
     restarting = True
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("machine", "runs", "least"), [(Cluster, 110, 5000), (Guarded, 110, 5000), (Restarting, 30, 1000)]
 )
