@@ -8,6 +8,7 @@ import pytest
 
 from tasks.drain import drain, undrain
 from tasks.evacuate import evacuate
+from tasks.resume import resume
 from tests.domain.desk import Desk, Ended
 from tests.sim import faults
 from tests.sim.cluster import SimCluster
@@ -495,6 +496,66 @@ def test_a_journal_that_cannot_be_begun_leaves_nothing_behind(sim: SimCluster, d
         assert type_evacuate(desk).code == 1
         assert sim.where(web) == ()
         assert [path for path in sim.store.files if path.startswith("locks/op-")] == []
+
+
+def interrupted(sim: SimCluster, times: int) -> Ended:
+    """An evacuation of slow starters, with Ctrl-C when the first of them is being started."""
+    desk = Desk(sim)
+    command = sim.beside(lambda: type_evacuate(desk, parallel=1, to="vmhost1,vmhost2"), sim.laptop)
+    while not desk.ops("start"):
+        sim.wait(0.1)
+    for _ in range(times):
+        command.interrupt()
+        sim.wait(0.1)
+    return command()
+
+
+def test_9_first_ctrl_c_finishes_what_is_under_way(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        vms = [sim.add_vm(f"vm{n}", DEAD) for n in range(4)]
+        SimGuard(sim)
+        die(sim)
+        ended = interrupted(sim, 1)
+        assert ended.code == 130, ended.text
+        assert "Ctrl-C again stops now" in ended.text
+        assert "The same command goes on with the rest." in ended.text
+        assert [len(sim.where(vm)) for vm in vms] == [1, 0, 0, 0]
+        assert f"hosts/{DEAD}" not in sim.store.locks
+        assert type_evacuate(desk).code == 0
+        assert [len(sim.where(vm)) for vm in vms] == [1, 1, 1, 1]
+
+
+def test_9_second_ctrl_c_stops_and_says_how_to_go_on(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        vms = [sim.add_vm(f"vm{n}", DEAD) for n in range(4)]
+        SimGuard(sim)
+        die(sim)
+        ended = interrupted(sim, 2)
+        assert ended.code == 130, ended.text
+        assert "Interrupted with 4 unfinished: vm0 (to vmhost1): " in ended.err
+        assert "fab -H vmhost3 evacuate" in ended.err
+        assert "fab resume" not in ended.err
+        sim.wait(60.0)
+        assert type_evacuate(desk).code == 0
+        assert [len(sim.where(vm)) for vm in vms] == [1, 1, 1, 1]
+        sim[DEAD].power_on()
+        sim.wait(60.0)
+        assert desk.type(resume, yes=True).out == "Nothing to resume.\n"
+        assert [len(sim.where(vm)) for vm in vms] == [1, 1, 1, 1]
+
+
+def test_9_ctrl_c_while_the_proof_is_collected(sim: SimCluster) -> None:
+    desk = Desk(sim)
+    with sim:
+        sim.add_vm("web", DEAD)
+        SimGuard(sim)
+        die(sim)
+        command = sim.beside(lambda: type_evacuate(desk), sim.laptop)
+        sim.wait(5.0)
+        command.interrupt()
+        assert command().code == 130
+        assert changes(sim) == []
+        assert f"hosts/{DEAD}" not in sim.store.locks
 
 
 # -- broken anywhere -----------------------------------------------------------------------------------

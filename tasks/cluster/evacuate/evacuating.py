@@ -259,6 +259,8 @@ def carry_out(
             parallel=parallel,
             interrupted=interrupted,
             named=lambda move: f"to {move.target}",
+            go_on=f"The same command goes on, here or on another laptop: fab -H {work.host} evacuate. "
+            "It looks first where each of them is.",
         )
 
     return relocate.journaled(

@@ -57,13 +57,20 @@ class Ahead(Generic[T]):
             prepared()
 
 
+#: What to type after a second Ctrl-C.
+RESUME = (
+    "Run 'fab resume', here or on another laptop: it looks where each of them is, and finishes or undoes its "
+    "move."
+)
+
+
 class Batch(Generic[T, R]):
     """Does `work` on each item, `parallel` of them at the same time.
 
     Work that answers with a Rest gives its place to the next item, and the rest is done beside. `prepare` is
     done ahead for as many items as have places, and has ended before the item's work begins.
     `left` makes the result of an item that was not begun, `describe` names one, and `interrupted` is called
-    at the first Ctrl-C, to tell the operator.
+    at the first Ctrl-C, to tell the operator. `go_on` says after the second one what to type.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class Batch(Generic[T, R]):
         describe: Callable[[T], str],
         interrupted: Callable[[], None],
         prepare: Callable[[T], None] | None = None,
+        go_on: str = RESUME,
     ) -> None:
         self._items = list(items)
         self._ahead = Ahead(self._items, prepare, max(1, parallel)) if prepare else None
@@ -84,6 +92,7 @@ class Batch(Generic[T, R]):
         self._left = left
         self._describe = describe
         self._interrupted = interrupted
+        self._go_on = go_on
         self._waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[int, R | BaseException]] = queue.SimpleQueue()
         self._no_more = threading.Event()
@@ -151,7 +160,5 @@ class Batch(Generic[T, R]):
     def _cut_short(self) -> Interrupted:
         open_ones = [self._describe(item) for i, item in enumerate(self._items) if i not in self._results]
         return Interrupted(
-            f"Interrupted with {len(open_ones)} unfinished: {'; '.join(open_ones)}.",
-            "Run 'fab resume', here or on another laptop: it looks where each of them is, and finishes or "
-            "undoes its move.",
+            f"Interrupted with {len(open_ones)} unfinished: {'; '.join(open_ones)}.", self._go_on
         )

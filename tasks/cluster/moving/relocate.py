@@ -11,7 +11,7 @@ from tasks.cluster.clock import Clock
 from tasks.cluster.errors import VmfabError
 from tasks.cluster.events import Event, Notify, Phase
 from tasks.cluster.model import Move, Outcome, Snapshot
-from tasks.cluster.moving.batch import Batch, Rest
+from tasks.cluster.moving.batch import RESUME, Batch, Rest
 from tasks.cluster.moving.gates import StartGates
 from tasks.cluster.moving.move import ColdMove, Gate, MoveOptions, Recheck
 from tasks.cluster.store.journal import OPEN, Journal
@@ -176,10 +176,11 @@ def make(
     parallel: int,
     interrupted: Callable[[], None],
     named: Callable[[Move], str] = lambda move: f"{move.source} to {move.target}",
+    go_on: str = RESUME,
 ) -> Result:
     """Make moves, `parallel` at a time, and observe the cluster again; `named` tells one.
 
-    Raises Interrupted at a second Ctrl-C.
+    `go_on` says what to type after a second Ctrl-C. Raises Interrupted at a second Ctrl-C.
     """
     begin = clock.monotonic()
     gates = StartGates()
@@ -214,6 +215,7 @@ def make(
         describe=describe,
         interrupted=interrupted,
         prepare=prepare,
+        go_on=go_on,
     )
     outcomes = batch.run()
     took = clock.monotonic() - begin
