@@ -45,8 +45,8 @@ def resume(
     interrupted and repeated itself. An interrupted evacuate goes on with the same evacuate command.
 
     Exit codes: 0 done and verified, or nothing was interrupted; 1 a VM could not be brought to its place (the
-    table says where it is); 2 refused; 3 unknown, or a VM runs on two hosts (then nothing is touched);
-    130 interrupted.
+    table says where it is); 2 refused; 3 unknown, or a VM runs on two hosts (it is not touched; the
+    others are gone on with); 130 interrupted.
 
     --json prints one document:
         schema: 1; code: the exit code
@@ -72,23 +72,25 @@ def resume(
         found = interrupted.find(store, snapshot, op.inventory, now=op.clock.now(), timeout=timeout)
         todo = _chosen(found, operation)
         interruptions.show(op, found, todo, chosen=bool(operation))
-        twice = [c.move.vm.name for item in todo for c in item.cases if c.action is interrupted.Action.TWICE]
+        twice = [c for item in todo for c in item.cases if c.action is interrupted.Action.TWICE]
+        able = tuple(i for i in todo if not i.cases or any(c not in twice for c in i.cases))
         results: dict[str, Resumed] = {}
         code = 0
+        if dry_run:
+            op.say(relocation.DRY)
+        elif able or (found.leftovers and not operation):
+            if able:
+                guarding.note_unguarded(op, snapshot)
+                op.confirm(interruptions.question(able))
+            code = _carry_out(op, session, store, found, able, results)
         if twice:
             code = Unknown.code
-        elif dry_run:
-            op.say(relocation.DRY)
-        elif todo or (found.leftovers and not operation):
-            if todo:
-                guarding.note_unguarded(op, snapshot)
-                op.confirm(interruptions.question(todo))
-            code = _carry_out(op, session, store, found, todo, results)
         if json:
             op.output.document(interruptions.document(found, todo, results, code))
         if twice:
+            where = "; ".join(f"{c.move.vm.name} on {' and '.join(c.running_on)}" for c in twice)
             raise Unknown(
-                f"Two hosts run {', '.join(twice)}; nothing was touched.",
+                f"Two hosts run one VM: {where}. It was not touched.",
                 "Decide at once which is the good one, stop the other (fab -H HOST vm.destroy NAME), "
                 "then run 'fab resume' again.",
             )

@@ -263,10 +263,42 @@ def test_a_vm_that_runs_twice_is_not_touched(sim: SimCluster, desk: Desk) -> Non
         ended = elsewhere(desk, resume, yes=True)
         assert ended.code == 3, ended.text
         assert "RUNS TWICE" in ended.out
-        assert "Two hosts run web" in ended.err
+        assert "Two hosts run one VM: web on vmhost1 and vmhost3. It was not touched." in ended.err
+        assert "fab -H HOST vm.destroy NAME" in ended.err
         assert changes(sim, calls) == []
         sim["vmhost3"].destroy(vm.uuid, graceful=False)
         sim.forgive()
+
+
+def test_a_vm_that_runs_twice_keeps_no_other_one_waiting(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        web = sim.add_vm("web", "vmhost1", also_defined_on=["vmhost3"])
+        db = sim.add_vm("db", "vmhost1")
+        mail = sim.add_vm("mail", "vmhost2")
+        sim.faults.on(faults.kill_laptop, op="start")
+        assert killed(desk, drain, hosts=["vmhost1"], only=["db"], to="vmhost2", yes=True)
+        sim.faults.clear()
+        sim.faults.on(faults.kill_laptop, op="wait_off", n=1, when="after")
+        assert killed(desk, migrate, "web,mail", to="vmhost3", yes=True)
+        sim.faults.clear()
+        sim.wait(60.0)
+        if not sim.where(web):
+            sim["vmhost1"].start(web.uuid)
+        with pytest.raises(BaseException, match="is written by"):
+            sim["vmhost3"].start(web.uuid)
+        sim.forgive()
+        preview = elsewhere(desk, resume, dry_run=True)
+        assert preview.code == 3
+        ended = elsewhere(desk, resume, name="third", yes=True)
+        assert ended.code == 3, ended.text
+        assert "RUNS TWICE: is not touched" in ended.out
+        assert "web on vmhost1 and vmhost3" in ended.err
+        assert len(sim.where(db)) == len(sim.where(mail)) == 1, ended.text
+        assert sim.where(web) == ("vmhost1", "vmhost3")
+        sim["vmhost3"].destroy(web.uuid, graceful=False)
+        sim.forgive()
+        assert elsewhere(desk, resume, name="fourth", yes=True).code == 0
+        all_in_order(desk, ["web", "db", "mail"])
 
 
 @pytest.mark.parametrize(

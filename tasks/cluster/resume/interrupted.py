@@ -187,7 +187,7 @@ class _Judge:
         superseded: bool,
     ) -> tuple[Action, str]:
         if len(hosts) > 1:
-            return Action.TWICE, "RUNS TWICE: nothing is touched"
+            return Action.TWICE, "RUNS TWICE: is not touched"
         if not steps:
             return Action.NOT_BEGUN, "not begun: stays as it is"
         if superseded:
