@@ -126,6 +126,30 @@ def test_fault_14_a_host_that_is_only_cut_off_is_not_evacuated(guarded: Fab) -> 
     guarded.counting("web")
 
 
+def test_fault_15_all_hosts_lose_their_power_at_once_and_come_back_together(guarded: Fab) -> None:
+    lab, homes = guarded.lab, {"web": ONE, "db": TWO, "mail": THREE, "wiki": FOUR}
+    assert guarded("-H", ALL, "host.autostart", "--yes").code == 0
+    for name, host in homes.items():
+        guarded.add(host, name)
+        # Wherever else it may be wanted, by libvirt itself or by somebody: only its owner starts it.
+        other = next(one for one in homes.values() if one != host)
+        lab.define_vm(other, lab.virsh(host, "dumpxml", "--inactive", name))
+    before, own = evidence.standing(lab), owners(lab)
+    assert own == homes
+    for host in homes.values():
+        lab.power_off(host)
+    for host in homes.values():
+        lab.power_on(host, wait=False)
+    until(lambda: sum(line.startswith("done:") for line in log(lab)) == 4, 180, "all four scripts", 0.2)
+    guarded.counting(*homes)
+    assert guarded.where() == {name: (host,) for name, host in homes.items()}
+    assert owners(lab) == homes
+    assert evidence.doubts(before, evidence.standing(lab), dict.fromkeys(homes, 1)) == []
+    for host in homes.values():
+        until(lambda host=host: not lock_is_free(lab, host), 20, f"the lock of {host}")  # type: ignore[misc]
+    assert guarded("audit").code == 0
+
+
 def test_fault_15_and_16_all_come_back_where_they_were_and_nothing_on_the_wrong_host(guarded: Fab) -> None:
     """Power comes back everywhere; on one host libvirt's autostart and cron want another one's VM, too."""
     lab = guarded.lab
