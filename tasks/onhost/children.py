@@ -125,7 +125,7 @@ def _child(work: Callable[[], Any], result: int, keep: int) -> None:
             said = {"error": {"kind": "store", "message": f"{error.strerror} ({error.filename})"}}
         except Exception as error:
             said = {"error": {"kind": "bug", "message": f"{type(error).__name__}: {error}"}}
-        data = json.dumps(said).encode()
+        data = memoryview(json.dumps(said).encode())
         while data:
             data = data[os.write(result, data) :]
         os.close(result)

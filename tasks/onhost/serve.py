@@ -34,7 +34,8 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.aski
     store.init    {mount}                           -> {store_id}
     store.read    {mount, path}                     -> {text: str or null}
     store.list    {mount, path}                     -> {names}
-    store.read_dir {mount, path, unless?}           -> {files: {name: text}}, without those that end so
+    store.read_dir {mount, path, unless?, after?}   -> {files: {name: text}, next}, without those that end so;
+                                                       unless next is "", there is more after that name
     store.write   {mount, path, text, exclusive}    -> {}; error "locked" with the text of what exists
     store.append  {mount, path, text}               -> {}
     store.remove, store.makedirs {mount, path}      -> {}
@@ -300,7 +301,9 @@ def _note_running(r: Request) -> Args:
 
 def _store_read_dir(r: Request) -> Args:
     unless = r.text("unless") if "unless" in r.args else ""
-    return {"files": storefiles.read_dir(r.mount, r.text("path"), r.patience, unless)}
+    after = r.text("after") if "after" in r.args else ""
+    found, following = storefiles.read_dir(r.mount, r.text("path"), r.patience, unless, after)
+    return {"files": found, "next": following}
 
 
 def _store_write(r: Request) -> Args:

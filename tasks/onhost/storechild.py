@@ -100,7 +100,15 @@ def content(fd: int) -> str:
 def read(root: int, parts: Sequence[str]) -> str | None:
     try:
         folder = folder_of(root, parts[:-1], make=False)
-        fd = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    return text_of(folder, parts[-1])
+
+
+def text_of(folder: int, name: str) -> str | None:
+    """The text of a file in an opened folder; None when there is none."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     except FileNotFoundError:
         return None
     try:
@@ -114,6 +122,11 @@ def names(root: int, parts: Sequence[str]) -> list[str]:
         folder = folder_of(root, parts, make=False)
     except FileNotFoundError:
         return []
+    return names_in(folder)
+
+
+def names_in(folder: int) -> list[str]:
+    """The names in an opened folder, sorted, without drafts."""
     return sorted(name for name in os.listdir(folder) if not name.startswith(DRAFT))
 
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     Change = tuple[str, str | None, str | None]
 
 
+#: Characters of a folder's files after which an answer ends: what comes next is asked for.
+PAGE = 1 << 20
+
+
 def init(mount: str, timeout: float) -> str:
     """Give the store an identity unless it has one; the identity. Safe against others doing it now."""
 
@@ -50,28 +54,42 @@ def names(mount: str, path: str, timeout: float) -> list[str]:
     return list(storechild.ask(mount, lambda: storechild.names(storechild.root_of(mount), parts), timeout))
 
 
-def read_dir(mount: str, path: str, timeout: float, unless: str = "") -> dict[str, str]:
-    """The texts of all files in a folder, by name; sub-folders are left out.
+def read_dir(
+    mount: str, path: str, timeout: float, unless: str = "", after: str = ""
+) -> tuple[dict[str, str], str]:
+    """The texts of files in a folder, by name, and where to go on, "" at the end; sub-folders are left out.
 
-    With `unless`, files whose last line contains it are left out, too.
+    Begins with the name that follows `after`. With `unless`, files whose last line contains it are left out,
+    too.
     """
     parts = storechild.parts_of(path)
 
-    def work() -> dict[str, str]:
+    def work() -> tuple[dict[str, str], str]:
         root = storechild.root_of(mount)
-        found = {}
-        for name in storechild.names(root, parts):
+        until = time.monotonic() + timeout / 3
+        found: dict[str, str] = {}
+        size = 0
+        try:
+            folder = storechild.folder_of(root, parts, make=False)
+        except FileNotFoundError:
+            return found, ""
+        names = [name for name in storechild.names_in(folder) if name > after]
+        for name in names:
             try:
-                text = storechild.read(root, [*parts, name])
+                text = storechild.text_of(folder, name)
             except IsADirectoryError:
                 continue
             if text is None:
                 continue  # removed in this moment
             if not (unless and unless in text.rstrip("\n").rpartition("\n")[2]):
                 found[name] = text
-        return found
+                size += len(text)
+            if (size > PAGE or time.monotonic() > until) and name != names[-1]:
+                return found, name
+        return found, ""
 
-    return dict(storechild.ask(mount, work, timeout))
+    found, following = storechild.ask(mount, work, timeout)
+    return dict(found), str(following)
 
 
 def write(mount: str, path: str, text: str, *, exclusive: bool, timeout: float) -> None:

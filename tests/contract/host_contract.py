@@ -584,6 +584,14 @@ class HostContract:
         assert ops.store_list("nothing") == ()
         assert set(ops.store_read_dir("moves", unless="end")) == {"b.json", "c.json"}
 
+    def test_a_folder_that_is_more_than_one_answer(self, bench: Bench) -> None:
+        ops = bench.open()
+        texts = {f"{number}.json": str(number) * 600_000 for number in range(5)}
+        for name, text in texts.items():
+            ops.store_write(f"moves/{name}", text)
+        assert ops.store_read_dir("moves") == texts
+        assert set(ops.store_read_dir("moves", unless="222")) == set(texts) - {"2.json"}
+
     def test_what_is_seized_keeps_its_text_and_is_held(self, bench: Bench) -> None:
         ops, other = bench.open(), bench.open(OTHER)
         with refused("file"):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tasks.cluster.setup import guard
-from tasks.onhost import facts, images, runninglist
+from tasks.onhost import facts, images, runninglist, storefiles
 from tasks.onhost.mirror import marked, merged
 from tests.sim import hooks, process
 from tests.sim.errors import AgentError, NoSuchDomain, VirshError
@@ -517,16 +517,24 @@ class Agent:
         inside = [posixpath.relpath(p, folder) for p in self._whole() if p.startswith(folder + "/")]
         return {"names": sorted({p.split("/", 1)[0] for p in inside})}
 
-    def _store_read_dir(self, mount: str, path: str, unless: str = "") -> Reply:
+    def _store_read_dir(self, mount: str, path: str, unless: str = "", after: str = "") -> Reply:
         self._pause(READ_TIME)
         folder = self._store(path, write=False)
         found = {
             posixpath.basename(p): t
             for p, t in self._whole().items()
             if posixpath.dirname(p) == folder
+            and posixpath.basename(p) > after
             and not (unless and unless in t.rstrip("\n").rpartition("\n")[2])
         }
-        return {"files": dict(sorted(found.items()))}
+        page: dict[str, str] = {}
+        size = 0
+        for name, text in sorted(found.items()):
+            if size > storefiles.PAGE:
+                return {"files": page, "next": max(page)}
+            page[name] = text
+            size += len(text)
+        return {"files": page, "next": ""}
 
     def _store_held(self, mount: str, paths: list[str]) -> Reply:
         self._pause(READ_TIME)

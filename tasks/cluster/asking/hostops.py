@@ -92,8 +92,16 @@ class HostOps:
 
         With `unless`, those whose last line contains it are left out.
         """
-        reply = self._call("store.read_dir", deadline=READ, mount=self._mount, path=folder, unless=unless)
-        return {str(name): str(text) for name, text in reply["files"].items()}
+        found: dict[str, str] = {}
+        after = ""
+        while True:
+            reply = self._call(
+                "store.read_dir", deadline=READ, mount=self._mount, path=folder, unless=unless, after=after
+            )
+            found.update((str(name), str(text)) for name, text in reply["files"].items())
+            after = str(reply["next"])
+            if not after:
+                return found
 
     def store_held(self, paths: Iterable[str]) -> dict[str, str]:
         """Which of these files below MOUNT/.vmfab are locked, with the holder's text; makes none of them."""

@@ -40,7 +40,9 @@ def test_write_read_append_remove(folder: Path) -> None:
     assert storefiles.read(MOUNT, "moves/ä b.json", SOON) == "blau\nmore\n"
     assert storefiles.names(MOUNT, "moves", SOON) == ["new", "ä b.json"]
     storefiles.makedirs(MOUNT, "moves/sub", SOON)
-    assert storefiles.read_dir(MOUNT, "moves", SOON) == {"new": "first\n", "ä b.json": "blau\nmore\n"}
+    files = {"new": "first\n", "ä b.json": "blau\nmore\n"}
+    assert storefiles.read_dir(MOUNT, "moves", SOON) == (files, "")
+    assert storefiles.read_dir(MOUNT, "moves", SOON, after="new") == ({"ä b.json": "blau\nmore\n"}, "")
     assert [(folder / "moves").stat().st_mode & 0o777, (folder / "moves/new").stat().st_mode & 0o777] == [
         0o700,
         0o600,
@@ -48,7 +50,7 @@ def test_write_read_append_remove(folder: Path) -> None:
     storefiles.remove(MOUNT, "moves/new", SOON)
     storefiles.remove(MOUNT, "moves/new", SOON)
     storefiles.remove(MOUNT, "nowhere/new", SOON)
-    assert storefiles.read_dir(MOUNT, "nowhere", SOON) == {}
+    assert storefiles.read_dir(MOUNT, "nowhere", SOON) == ({}, "")
 
 
 def test_an_exclusive_write_never_replaces(folder: Path) -> None:
@@ -199,3 +201,23 @@ def test_copies_that_keep_locks_are_nobody_elses_files() -> None:
         with storelocks.kept() as now:
             assert now == []
     assert not Path(f"/proc/self/fd/{copies[0]}").exists()
+
+
+def test_a_folder_of_thousands_of_files_is_read_in_pieces(folder: Path) -> None:
+    """With fewer descriptors than there are files, as in any login."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    storefiles.write(MOUNT, "moves/0000", "x" * 1000, exclusive=False, timeout=SOON)
+    for number in range(1, 3000):
+        (folder / f"moves/{number:04}").write_text("x" * 1000)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        found: dict[str, str] = {}
+        after, pieces = "", 0
+        while after or not pieces:
+            some, after = storefiles.read_dir(MOUNT, "moves", 10.0, after=after)
+            found.update(some)
+            pieces += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(found) == 3000
+    assert pieces >= 3
