@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.mutations.breakage import HOOK, Breakage
+from tests.mutations.breakage import HOOK, TENDER, Breakage
 from tests.mutations.breakages import ALL
 from tests.mutations.workbench import Verdict, Workbench
 
@@ -41,7 +41,7 @@ def main() -> int:
         for one in chosen:
             print(f"{one.name:<{_WIDTH}}  {one.file}: {one.why}")
         return 0
-    if os.geteuid() != 0 and any(set(HOOK) & set(one.tests) for one in chosen):
+    if os.geteuid() != 0 and any(set(HOOK + TENDER) & set(one.tests) for one in chosen):
         print("The tests of the hook need root, for mount namespaces of their own.", file=sys.stderr)
         print("Run it as root, or name other breakages (--list).", file=sys.stderr)
         return 2

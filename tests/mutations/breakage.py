@@ -18,6 +18,8 @@ ONHOST = ("tests/unit/onhost/test_onhost_lifecycle.py", "tests/unit/onhost/test_
 AGENT = ("tests/unit/onhost/test_onhost_agent.py", "tests/unit/onhost/test_onhost_store.py")
 RESTART = ("tests/unit/test_restart_running_vms.py",)
 HOOK = ("tests/lab/guard/test_hook.py",)
+MIGRATIONS = ("tests/sim/test_guard.py",)
+TENDER = ("tests/lab/guard/test_tend.py",)
 
 
 class NotApplicable(Exception):

@@ -6,6 +6,7 @@ from tests.mutations.breakage import (
     AGENT,
     EVACUATION,
     HOOK,
+    MIGRATIONS,
     MOVES,
     OBSERVED,
     ONHOST,
@@ -13,6 +14,7 @@ from tests.mutations.breakage import (
     RESTART,
     STARTS,
     STOPS,
+    TENDER,
     TRACES,
     Breakage,
 )
@@ -23,6 +25,8 @@ PROOF = "tasks/cluster/moving/proof.py"
 MODEL = "tasks/cluster/model.py"
 MOVE = "tasks/cluster/moving/move.py"
 HOOK_FILE = "templates/libvirt-qemu-hook.py.j2"
+TENDER_FILE = "templates/vmfab-tend.py.j2"
+EVACUATING = "tasks/cluster/evacuate/evacuating.py"
 RESTART_FILE = "templates/restart_running_vms.sh.j2"
 
 ASK_EVERYBODY = (
@@ -418,6 +422,102 @@ GUARD = (
     ),
 )
 
+ON_THE_WAY = (
+    Breakage(
+        "owner-is-lost-on-the-way",
+        "the end of a VM on the source of its migration gives away what the target writes",
+        HOOK_FILE,
+        (("= {**rest, **to} if to else {}\n", "= {}\n"),),
+        MIGRATIONS + HOOK,
+    ),
+    Breakage(
+        "source-may-start-what-has-left",
+        "the source of a migration that is under way may start the VM once more",
+        HOOK_FILE,
+        (("    if here and to is None:\n        pid = 0", "    if here:\n        pid = 0"),),
+        MIGRATIONS + HOOK,
+    ),
+    Breakage(
+        "end-of-a-living-process",
+        "the end that libvirt tells of gives the images back although the process still writes",
+        HOOK_FILE,
+        (
+            (
+                '    if pid:\n        raise Refusal(f"its process {pid} is still alive here, so',
+                '    if False:\n        raise Refusal(f"its process {pid} is still alive here, so',
+            ),
+        ),
+        TENDER + HOOK,
+    ),
+    Breakage(
+        "settled-while-both-live",
+        "the source of a migration takes its images back although the target lives",
+        HOOK_FILE,
+        (
+            (
+                'owner["host"] == HOST and believed and to["host"] in dead:',
+                'owner["host"] == HOST and believed:',
+            ),
+        ),
+        TENDER + MIGRATIONS,
+    ),
+    Breakage(
+        "settled-without-running-it",
+        "the target of a migration takes the images although it does not run the VM",
+        HOOK_FILE,
+        (
+            (
+                'to["host"] == HOST and believed and owner["host"] in dead:',
+                'to["host"] == HOST and owner["host"] in dead:',
+            ),
+        ),
+        MIGRATIONS + TENDER,
+    ),
+    Breakage(
+        "arriving-is-running",
+        "a VM that is still migrating counts as one that runs",
+        TENDER_FILE,
+        (('status.get("state") == "running" and not under_way\n', "True\n"),),
+        TENDER + MIGRATIONS,
+    ),
+    Breakage(
+        "silent-for-a-moment-is-dead",
+        "a host whose lock was free once counts as dead, whatever beats it gives",
+        TENDER_FILE,
+        (
+            ("        if known != beat:\n", "        if False:\n"),
+            ("        return time.monotonic() - since > SILENCE\n", "        return True\n"),
+        ),
+        TENDER,
+    ),
+    Breakage(
+        "stopped-service-is-a-dead-side",
+        "a free lock that somebody gave back counts as the death of its host",
+        TENDER_FILE,
+        (
+            (
+                '        if not pulse["free"] or alive_without_lock(pulse["lock"]):\n',
+                '        if not pulse["free"]:\n',
+            ),
+        ),
+        TENDER,
+    ),
+    Breakage(
+        "tender-claims-nothing",
+        "a disk that is plugged into a running VM stays nobody's",
+        TENDER_FILE,
+        (("                ask(partial(hook.claim_plugged, vm))\n", "                pass\n"),),
+        TENDER,
+    ),
+    Breakage(
+        "tender-gives-back-at-a-new-start",
+        "what an end has left is given back although the VM is about to run again",
+        HOOK_FILE,
+        (('        if os.path.exists(f"{NOTES}/left/{uuid}"):\n', "        if True:\n"),),
+        MIGRATIONS + TENDER,
+    ),
+)
+
 AFTER_A_BOOT = (
     Breakage(
         "restart-without-the-mount",
@@ -479,6 +579,41 @@ DEAD_HOSTS = (
         EVACUATION,
     ),
     Breakage(
+        "silence-is-proof-enough",
+        "evacuate goes on whatever piece of the proof is missing",
+        "tasks/cli/evacuation.py",
+        (("    if not missing:\n        return\n", "    return\n"),),
+        EVACUATION,
+    ),
+    Breakage(
+        "evacuate-without-the-lock",
+        "evacuate reads the dead host's lock and never takes it",
+        FENCING,
+        (("text = ops.store_seize(self._path)\n", 'text = ops.store_read(self._path) or ""\n'),),
+        EVACUATION,
+    ),
+    Breakage(
+        "lost-lock-is-not-noticed",
+        "evacuate goes on although it holds the dead host's lock no more",
+        FENCING,
+        (("            if not self._ops.store_holds(self._path):\n", "            if False:\n"),),
+        EVACUATION,
+    ),
+    Breakage(
+        "owners-stay-with-the-dead",
+        "evacuate starts VMs without making their new hosts the owners",
+        EVACUATING,
+        (('                ops.store_swap("locks/owners", changes)\n', "                pass\n"),),
+        EVACUATION,
+    ),
+    Breakage(
+        "return-is-not-expected",
+        "the restart script of a host that comes back is not told which of its VMs were taken away",
+        EVACUATING,
+        (("        self._store.append(comeback.path_of(move.source), comeback.line_of(move.vm))\n", ""),),
+        EVACUATION,
+    ),
+    Breakage(
         "the-dead-stay-dead",
         "the proof that a host is dead is not asked for again before a start",
         "tasks/cluster/asking/session.py",
@@ -487,4 +622,6 @@ DEAD_HOSTS = (
     ),
 )
 
-ALL = ASK_EVERYBODY + UNKNOWN_IS_NOT_OFF + START_ONCE + IMAGES + GUARD + AFTER_A_BOOT + DEAD_HOSTS
+ALL = (
+    ASK_EVERYBODY + UNKNOWN_IS_NOT_OFF + START_ONCE + IMAGES + GUARD + ON_THE_WAY + AFTER_A_BOOT + DEAD_HOSTS
+)

@@ -69,8 +69,14 @@ def _confirm(leaving: Guest, *, undefine: bool) -> None:
 def ended(guest: Guest) -> None:
     """One side of a migration has ended: the process that only waited for memory ends, too."""
     peer, guest.peer = guest.peer, None
-    if peer is None:
-        return
-    peer.peer = None
-    if not peer.writes:
-        peer.host.kill(peer, "failed")
+    if peer is not None:
+        peer.peer = None
+        if not peer.writes:
+            _give_up(peer)
+
+
+def _give_up(arriving: Guest) -> None:
+    if arriving.alive and arriving.host.libvirt_frozen:
+        arriving.host.cluster.after(CONFIRMED, lambda: _give_up(arriving))
+    elif arriving.alive:
+        arriving.host.kill(arriving, "failed")

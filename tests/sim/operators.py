@@ -56,6 +56,8 @@ class Operator:
         self.laptop = sim.another_laptop(name)
         self._laptops = 1
         self.command: Command | None = None
+        #: who else is at work
+        self.others: list[Operator] = []
 
     @property
     def busy(self) -> bool:
@@ -89,6 +91,7 @@ class Operator:
 
         self._sim.history.append(f"{self._sim.stamp()} {laptop.name}$ fab {words}")
         command = Command(words, len(self._sim.calls), len(self._sim.history))
+        command.disturbed = any(other.busy for other in self.others)
         command.work = self._sim.beside(work, laptop)
         self.command = command
 

@@ -88,6 +88,8 @@ class Practice:
         self._add()
         self.guard = SimGuard(self.sim) if guarded else None
         self.operators = {name: Operator(self.sim, self.desk, name) for name in ("ada", "bob")}
+        for one in self.operators.values():
+            one.others = [other for other in self.operators.values() if other is not one]
 
     def _add(self) -> None:
         sim, shared = self.sim, Disk(f"{MOUNT}/web.qcow2")

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from tests.sim import migration
+from tests.sim import hooks, migration, process
 from tests.sim.cluster import SimCluster
 from tests.sim.domains import Disk
 from tests.sim.errors import VirshError
@@ -92,6 +92,37 @@ def test_17_the_source_dies_in_the_moment_after(sim: SimCluster, back: float) ->
         assert sim.where("web") == (TARGET,)
 
 
+def test_17_the_source_may_not_start_what_has_left_it(sim: SimCluster) -> None:
+    with sim:
+        sim.add_vm("web", SOURCE)
+        SimGuard(sim)
+        migrated(sim)
+        sim.wait(5.1)
+        sim[SOURCE].power_off()
+        sim[SOURCE].power_on()
+        assert owners(sim) == {f"{SOURCE}>{TARGET}"}
+        assert not may_start(sim[SOURCE], "web")
+        sim.wait(60.0)
+        assert owners(sim) == {TARGET}
+
+
+def test_17_what_has_not_arrived_gets_no_owner(sim: SimCluster) -> None:
+    """The source is dead, and a libvirtd that is stuck has not yet ended what waits for its memory."""
+    with sim:
+        sim.add_vm("web", SOURCE)
+        SimGuard(sim)
+        migrated(sim)
+        sim[TARGET].freeze_libvirt()
+        sim[SOURCE].power_off()
+        sim.wait(150.0)
+        assert sim.where("web") == (TARGET,)
+        assert owners(sim) == {f"{SOURCE}>{TARGET}"}
+        sim[TARGET].thaw_libvirt()
+        sim.wait(1.0)
+        assert sim.where("web") == ()
+        assert owners(sim) == {SOURCE}
+
+
 def test_17_the_source_dies_before(sim: SimCluster) -> None:
     with sim:
         sim.add_vm("web", SOURCE, also_defined_on=[THIRD])
@@ -162,3 +193,16 @@ def test_power_may_go_at_every_change_that_the_hook_makes(moment: str) -> None:
                 sim[THIRD].destroy("web")
             sim.wait(150.0)
             assert may_start(sim[SOURCE], "web")
+
+
+def test_what_an_end_has_left_is_not_given_back_after_another_claim(sim: SimCluster) -> None:
+    """The tender has seen the note; before it gets the lock, the VM is about to start again."""
+    with sim:
+        web = sim.add_vm("web", SOURCE, running=False)
+        SimGuard(sim)
+        host = sim[SOURCE]
+        host.hook.prepare(host.find("web"), "")
+        tender = process.Process(host, ["vmfab-tend"], "")
+        tender.scope(host.disk.files[hooks.FILE][0])["give_back_left"](web.uuid)
+        tender.end()
+        assert owners(sim) == {SOURCE}
