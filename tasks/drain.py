@@ -110,6 +110,7 @@ def drain(
 def _verify(op: Operator, after: Snapshot, result: Result | None, chosen: bool) -> int:
     """Say how empty the hosts are; the exit code of the drain."""
     from tasks.cluster.model import HostFacts
+    from tasks.cluster.planning.afterboot import about_to_start
 
     code = result.code if result else 0
     for name in op.hosts:
@@ -119,7 +120,14 @@ def _verify(op: Operator, after: Snapshot, result: Result | None, chosen: bool) 
             code = code or 3
             continue
         running = sorted(d.vm.name for d in facts.domains if d.running)
-        if not running:
+        if not running and (waiting := about_to_start(after, name)):
+            op.warn(
+                f"{name} is cordoned and runs nothing yet, but it booted {facts.uptime:.0f} s ago, and its "
+                f"restart script may still start: {', '.join(waiting)}. Run the same drain again in a few "
+                "minutes."
+            )
+            code = code or 3
+        elif not running:
             op.say(f"{name} is empty and cordoned. When the work is done: fab -H {name} undrain", "green")
         else:
             op.warn(f"{name} is not empty; there still run: {', '.join(running)}.")

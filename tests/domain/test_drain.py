@@ -343,3 +343,33 @@ def test_what_happens_to_a_vm_between_its_check_and_its_turn_is_noticed(
         assert sim.where(first) == ("vmhost2",)
         assert sim.where(second) == ("vmhost3",)
         assert sum(c.op == "shutdown" for c in sim.calls) == (2 if off_after < 10 else 1)
+
+
+def test_a_host_that_has_just_booted_is_not_called_empty(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        web = sim.add_vm("web", "vmhost1")
+        sim.add_vm("off", "vmhost1", running=False)
+        sim["vmhost1"].power_off()
+        sim["vmhost1"].power_on()
+        early = desk.type(drain, hosts=["vmhost1"], yes=True)
+        assert early.code == 3, early.text
+        assert "its restart script may still start: web." in early.text
+        assert "is empty" not in early.text
+        sim.wait(60.0)
+        again = desk.type(drain, hosts=["vmhost1"], yes=True)
+        assert again.code == 0, again.text
+        assert len(sim.where(web)) == 1
+        assert sim.where(web) != ("vmhost1",)
+
+
+def test_what_a_boot_did_not_start_keeps_no_drain(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        web = sim.add_vm("web", "vmhost1")
+        sim["vmhost1"].restarts_vms = False
+        sim["vmhost1"].power_off()
+        sim["vmhost1"].power_on()
+        sim.wait(300.0)
+        ended = desk.type(drain, hosts=["vmhost1"], yes=True)
+        assert ended.code == 0, ended.text
+        assert "vmhost1 is empty" in ended.out
+        assert sim.where(web) == ()
