@@ -42,7 +42,7 @@ def drain(
     same drain goes on with the rest.
 
     Exit codes: 0 empty and verified, 1 a VM could not be moved (the table says where each is), 2 refused,
-    3 the outcome of a move is unknown, 130 interrupted.
+    3 the outcome of a move is unknown, or the host has just booted and may still start VMs; 130 interrupted.
 
     Examples:
         fab -H vmhost1 drain --dry-run
