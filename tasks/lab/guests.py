@@ -79,10 +79,11 @@ class Guests(Cells):
 
     def install_guest_kernel(self) -> None:
         """Put the guests' kernel and initramfs on the store, where they are missing."""
-        for source, name in zip(guestkernel.provide(self.cache), ("vmlinuz", "initrd"), strict=True):
-            target = self.store / "boot" / name
-            if not target.exists():
-                shutil.copyfile(source, target)
+        with self.cache_locked():
+            for source, name in zip(guestkernel.provide(self.cache), ("vmlinuz", "initrd"), strict=True):
+                target = self.store / "boot" / name
+                if not target.exists():
+                    shutil.copyfile(source, target)
 
     def image(self, name: str) -> Path:
         """Return the path of a VM's image as this machine's root sees it."""
