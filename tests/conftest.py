@@ -52,6 +52,21 @@ def pytest_configure(config: pytest.Config) -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _ended_from_outside)
     config.stash[_MARK] = leftovers.begin()
+    config.pluginmanager.register(Interruption(config))
+
+
+class Interruption:
+    """Passes on that a run is cut short to the processes that it has handed its tests to."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._plugins = config.pluginmanager
+
+    def pytest_keyboard_interrupt(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is _ended_from_outside:
+                signal.signal(number, signal.SIG_IGN)  # nothing may disturb the putting away
+        if self._plugins.hasplugin("dsession"):
+            leftovers.tell_children(signal.SIGTERM)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -69,7 +84,4 @@ _MARK = pytest.StashKey[str]()
 
 
 def _ended_from_outside(number: int, frame: FrameType | None) -> None:
-    # Once is enough: a second one must not disturb the putting away.
-    for again in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(again, signal.SIG_IGN)
     pytest.exit("ended from outside", returncode=128 + number)

@@ -51,6 +51,13 @@ def end(mark: str, folder: Path) -> list[str]:
     return found
 
 
+def tell_children(number: signal.Signals) -> None:
+    """Send a signal to the processes that this one has begun itself."""
+    for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(child), number)
+
+
 def _marked(name: str, *pids: int) -> Iterator[tuple[int, str]]:
     """Processes that were started with this variable in their environment, each with its value."""
     wanted = name.encode() + b"="
