@@ -54,7 +54,7 @@ def serve(m, op, args):
         os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(60)
     if op == "seen":
-        args = {"deadline": m["deadline"], "environ": dict(os.environ)}
+        args = {"deadline": m["deadline"], "environ": dict(os.environ), "pid": os.getpid()}
     out({"id": m["id"], "ok": args})
 assert sys.stdin.readline() == "payload\\n"
 out({"hello": {}})
@@ -238,9 +238,11 @@ def test_silent_agent_is_lost_and_closing_does_not_hang(
             seconds, lost = losing(link, sshd.freeze)
             assert seconds < 5 + GRACE
         else:
+            agent = link.call("seen", {}, deadline=5)["pid"]
             with pytest.raises(LinkLost) as caught:
                 link.call("stop", {}, deadline=25)
             lost = caught.value
+            os.kill(agent, signal.SIGKILL)  # nothing else ends a process that is stopped
         assert "answered nothing for" in lost.reason
         began = time.monotonic()
     assert time.monotonic() - began < GRACE
@@ -427,7 +429,7 @@ def test_greetings_of_a_login_shell_are_skipped(sshd: Sshd) -> None:
         assert link.call("echo", {"n": 1}, deadline=5) == {"n": 1}
     stub.write_text('#!/bin/sh\necho "This account is currently not available."\nexit 1\n')
     assert "This account is currently not available." in refusal(sshd).reason
-    stub.write_text("#!/bin/sh\nexec sleep 30\n")
+    stub.write_text("#!/bin/sh\nexec cat >/dev/null\n")
     assert "does not answer in time" in refusal(sshd, 1.0).reason
 
 
