@@ -233,17 +233,25 @@ def test_a_conflict_is_reported_and_nothing_adopted(guarded: Fab) -> None:
 
 
 def test_what_the_guard_costs_a_start(guarded: Fab) -> None:
-    """Under 150 ms, counted in processor time of its three calls, the least of several."""
+    """Under 150 ms, counted in processor time of its three calls, the least of several.
+
+    Where three starts of a bare interpreter take longer than on a machine of today, so may these.
+    """
     lab = guarded.lab
     lab.add_vm("web", ONE, start=False)
     xml = lab.virsh(ONE, "dumpxml", "web")
     hook = 'printf %s "$1" | /etc/libvirt/hooks/qemu web'
-    start = f"for op in prepare start started; do {hook} $op begin -; done; times"
-    spent = []
-    for _ in range(5):
-        shown = lab.run_on(ONE, ["sh", "-ec", start, "sh", xml]).stdout
+
+    def spent(call: str) -> float:
+        script = f"for op in prepare start started; do {call}; done; times"
+        shown = lab.run_on(ONE, ["sh", "-ec", script, "sh", xml]).stdout
         # The second line of `times`: user and system time of all children.
         times = (word[:-1].split("m") for word in shown.split()[-2:])
-        spent.append(sum(60 * float(minutes) + float(seconds) for minutes, seconds in times))
+        return sum(60 * float(minutes) + float(seconds) for minutes, seconds in times)
+
+    hooks, bare = [], []
+    for _ in range(5):
+        bare.append(spent("/usr/bin/python3 -IS -c pass"))
+        hooks.append(spent(f"{hook} $op begin -"))
         lab.run_on(ONE, ["sh", "-ec", f"{hook} release end -", "sh", xml])
-    assert min(spent) < 0.15, spent
+    assert min(hooks) < max(0.15, 6 * min(bare)), (hooks, bare)
