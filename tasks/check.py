@@ -20,6 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 BIN = Path(sys.prefix) / "bin"
 
+# Bytes that the practice cluster of one process takes at most, and how many processes are enough.
+CLUSTER_NEEDS = 3 << 30
+MOST_WORKERS = 4
+
 # Benchmarks are measured, never passed or failed.
 NOT_TESTS = {"bench"}
 
@@ -125,7 +129,19 @@ def folders_of_tests(tests: Path, quick: bool) -> list[Path]:
 def run_tests(op: Operator, quick: bool) -> None:
     """Become pytest: its last lines are ours, and so are its exit code and what a signal does to it."""
     chosen = [str(path.relative_to(ROOT)) for path in folders_of_tests(ROOT / "tests", quick)]
-    op.say(f"== pytest {' '.join(chosen)}", "bold")
+    words = [*at_once(workers()), *chosen]
+    op.say(f"== pytest {' '.join(words)}", "bold")
     os.chdir(ROOT)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *chosen])
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *words])
+
+
+def workers() -> int:
+    """How many tests may run at once here, each perhaps on a practice cluster of its own."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), memory // CLUSTER_NEEDS, MOST_WORKERS))
+
+
+def at_once(number: int) -> list[str]:
+    """Give pytest's words for so many processes, which take the tests from one queue in their order."""
+    return ["-n", str(number), "--dist", "loadgroup", "--no-loadscope-reorder"] if number > 1 else []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -110,6 +112,14 @@ class Cells:
 
     def _leader(self, role: str, otherwise: str) -> Leader:
         return _among(self.leaders(), role, otherwise)
+
+    @contextlib.contextmanager
+    def cache_locked(self) -> Iterator[None]:
+        """Let only one at a time of the labs that share a cache make what is missing in it."""
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with (self.cache / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     # commands
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 from tasks.lab import namespaces, network
@@ -15,6 +16,7 @@ from tasks.lab.namespaces import prefix, run
 from tasks.lab.problem import LabRefused
 
 MOUNT = "/vmstorage"
+TENDER = "vmfab-tend"
 DAEMONS = {"sshd": ("sshd", "sshd-session", "sshd-auth"), "libvirtd": ("libvirtd",)}
 
 
@@ -90,6 +92,27 @@ class Faults(Cells):
             raise LabRefused(f"No such daemon: {daemon}.", f"There are: {', '.join(DAEMONS)}")
         return [pid for pid in namespaces.members(self.host(host)) if _comm(pid) in DAEMONS[daemon]]
 
+    def freeze_tender(self, host: str) -> None:
+        """Stop the guard's tender between two passes: what is wrong on the store is not put right by itself.
+
+        Waits until there is one, which the liveness service starts once it has its host's lock.
+        """
+        namespaces.until(lambda: bool(self._tenders(host)), 60.0, f"the tender of {host}")
+        for pid in self._tenders(host):
+            namespaces.signal_member(self.host(host), pid, signal.SIGSTOP)
+            # What it has asked a child for is still done.
+            namespaces.until(partial(_stands_still, pid), 60.0, f"the tender of {host} to stop")
+
+    def thaw_tender(self, host: str) -> None:
+        """Let the guard's tender go on, where there is one."""
+        for pid in self._tenders(host):
+            namespaces.signal_member(self.host(host), pid, signal.SIGCONT)
+
+    def _tenders(self, host: str) -> list[int]:
+        """The tender without its children, which bear the same name."""
+        found = {pid for pid in namespaces.members(self.host(host)) if _comm(pid) == TENDER}
+        return [pid for pid in found if _parent(pid) not in found]
+
     # the store
 
     def fill_store(self) -> None:
@@ -138,8 +161,12 @@ class Faults(Cells):
             (self._faults(host) / f"fail.{number}").touch()
 
     def die_after_start(self, host: str, seconds: float) -> None:
-        """Let each guest that is started on a host from now on die after `seconds`."""
+        """Let each guest that is started on a host from now on die `seconds` after libvirt runs it."""
         (self._faults(host) / "die").write_text(f"{seconds}\n", encoding="ascii")
+
+    def hold_starts(self, host: str) -> None:
+        """Let the starts on a host be tried and go no further until `mend_starts`; libvirt waits for 30 s."""
+        (self._faults(host) / "hold").touch()
 
     def mend_starts(self, host: str) -> None:
         """Let guests start and live again."""
@@ -161,6 +188,7 @@ class Faults(Cells):
         self.mount_store(host)
         for daemon in DAEMONS:
             self.thaw(host, daemon)
+        self.thaw_tender(host)
         self.wait_booted(host)
         for daemon in DAEMONS:
             self.start_daemon(host, daemon)
@@ -169,6 +197,23 @@ class Faults(Cells):
 def _comm(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _stands_still(pid: int) -> bool:
+    """Tell whether a process is stopped, or gone, and no child of it is at work."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        return _state(pid) in "TZ" and all(_state(int(child)) in "Z" for child in children)
+    except OSError:
+        return True
+
+
+def _state(pid: int) -> str:
+    """A process's state as one letter; "" when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     except OSError:
         return ""
 

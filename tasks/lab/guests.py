@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import uuid as uuids
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 from tasks.lab import guestkernel, image, namespaces, witness
 from tasks.lab.cells import Cells
-from tasks.lab.problem import LabRefused
+from tasks.lab.problem import LabError, LabRefused
 
 XML = """\
 <domain type='{kind}'>
@@ -79,10 +80,11 @@ class Guests(Cells):
 
     def install_guest_kernel(self) -> None:
         """Put the guests' kernel and initramfs on the store, where they are missing."""
-        for source, name in zip(guestkernel.provide(self.cache), ("vmlinuz", "initrd"), strict=True):
-            target = self.store / "boot" / name
-            if not target.exists():
-                shutil.copyfile(source, target)
+        with self.cache_locked():
+            for source, name in zip(guestkernel.provide(self.cache), ("vmlinuz", "initrd"), strict=True):
+                target = self.store / "boot" / name
+                if not target.exists():
+                    shutil.copyfile(source, target)
 
     def image(self, name: str) -> Path:
         """Return the path of a VM's image as this machine's root sees it."""
@@ -156,13 +158,17 @@ class Guests(Cells):
 
     def remove_guests(self) -> None:
         """Destroy and undefine all VMs on all hosts that are on, and remove their images."""
-        for host in self.hosts:
-            if not self.is_on(host):
-                continue
-            for uuid in self.virsh(host, "list", "--uuid").split():
-                self.virsh(host, "destroy", uuid, check=False)
-            for uuid in self.virsh(host, "list", "--all", "--uuid").split():
-                flags = ("--managed-save", "--snapshots-metadata", "--checkpoints-metadata", "--nvram")
-                self.virsh(host, "undefine", uuid, *flags)
+        with ThreadPoolExecutor(max_workers=max(1, len(self.hosts))) as pool:
+            list(pool.map(self._remove_guests_of, filter(self.is_on, self.hosts)))
         for path in (self.store / "images").iterdir():
             path.unlink()
+
+    def _remove_guests_of(self, host: str) -> None:
+        found = self.virsh(host, "list", "--all", "--uuid").split()
+        for uuid in found:
+            self.virsh(host, "destroy", uuid, check=False)
+            flags = ("--managed-save", "--snapshots-metadata", "--checkpoints-metadata", "--nvram")
+            # A transient VM is gone by now.
+            self.virsh(host, "undefine", uuid, *flags, check=False)
+        if found and (left := self.virsh(host, "list", "--all", "--uuid").split()):
+            raise LabError(f"Practice host {host} does not forget {', '.join(left)}.")

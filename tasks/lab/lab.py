@@ -79,7 +79,9 @@ class Lab(Faults, Guests):
         names = [*old.hosts, *(f"vmhost{number}" for number in range(len(old.hosts) + 1, hosts + 1))]
         if not old.hosts:
             say("Looking whether KVM works here")
-            self.save(replace(old, hosts=names, store_mib=store_mib, kvm=kvm.works(self.cache)))
+            with self.cache_locked():
+                works = kvm.works(self.cache)
+            self.save(replace(old, hosts=names, store_mib=store_mib, kvm=works))
             how = "with KVM" if self.settings().kvm else "in software: KVM does not work here"
             say(f"Guests run {how}")
         else:
@@ -137,13 +139,15 @@ class Lab(Faults, Guests):
 
     def _seed_capabilities(self, host: str) -> None:
         # libvirt itself checks that what it finds there fits its own and QEMU's version.
-        if (self.cache / "capabilities").is_dir():
-            shutil.copytree(self.cache / "capabilities", self._capabilities(host), dirs_exist_ok=True)
+        with self.cache_locked():
+            if (self.cache / "capabilities").is_dir():
+                shutil.copytree(self.cache / "capabilities", self._capabilities(host), dirs_exist_ok=True)
 
     def _keep_capabilities(self) -> None:
         found = self._capabilities(self.hosts[0])
         if found.is_dir():
-            shutil.copytree(found, self.cache / "capabilities", dirs_exist_ok=True)
+            with self.cache_locked():
+                shutil.copytree(found, self.cache / "capabilities", dirs_exist_ok=True)
 
     # keys and the laptop's files
 

@@ -65,10 +65,10 @@ def emulators(lab: Guests) -> list[Emulator]:
     found = []
     for pid in namespaces.pids():
         try:
-            if not Path(f"/proc/{pid}/exe").readlink().name.startswith("qemu-system-"):
-                continue
             host = spaces.get(namespaces.inode(f"/proc/{pid}/ns/pid"))
             if host is None:
+                continue
+            if not Path(f"/proc/{pid}/exe").readlink().name.startswith("qemu-system-"):
                 continue
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
             images = _images(pid, device, names)

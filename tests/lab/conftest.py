@@ -1,4 +1,4 @@
-"""The practice cluster for tests: one for the whole run, put right before each test.
+"""The practice cluster for tests: one for each process that runs tests, put right before each test.
 
 lab           four hosts without VMs, made once; somewhere of its own, beside any lab of the operator's
 restored_lab  the same, with everything mended and all VMs removed
@@ -8,7 +8,6 @@ fab           vmfab's command line on the laptop of clean_lab
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from tests.lab.fab import Fab
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     packages.require()
-    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended from outside", returncode=143))
     made = Lab(tmp_path_factory.mktemp("lab"), cache=PROJECT / ".lab/cache")
     try:
         made.up(hosts=4, vms=0)

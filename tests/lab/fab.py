@@ -6,8 +6,10 @@ vmfab itself.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -32,6 +34,9 @@ LONG = ("--timeout", "200")
 
 #: Seconds for what takes a few on an idle machine.
 PATIENCE = 120.0
+
+#: Seconds that silent hosts may add to a command: 10 until they are given up, and some for a busy machine.
+SILENT = 15.0
 
 
 @dataclass(frozen=True)
@@ -235,6 +240,11 @@ class Fab:
         free = ["flock", "--nonblock", str(lock), "true"]
         until(lambda: subprocess.run(free).returncode == 0, seconds, f"the end of the lock of {name}", 0.2)
 
+    def await_given_up(self, seconds: float = PATIENCE) -> None:
+        """Wait until the hosts have let go of all that a killed fab had locked."""
+        locks = self.lab.store / ".vmfab/locks"
+        until(lambda: not any(map(_is_locked, locks.iterdir())), seconds, "the end of all locks", 0.1)
+
     def await_off(self, name: str, seconds: float = PATIENCE) -> None:
         """Wait until no host runs it."""
         pids = [one.pid for one in law.emulators(self.lab) if one.name == name]
@@ -276,11 +286,14 @@ class Fab:
         return list(filter(None, path.read_text(encoding="utf-8").splitlines())) if path.exists() else None
 
     def kept(self) -> dict[str, str]:
-        """What vmfab keeps on the store: text by path. Locks are left out: free ones tell of the past."""
+        """What vmfab keeps on the store: text by path.
+
+        Left out is what changes by itself: locks, of which free ones tell of the past, and hosts' beats.
+        """
         root = self.lab.store / ".vmfab"
         files = [path for path in root.rglob("*") if path.is_file()] if root.exists() else []
         texts = {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in files}
-        return {path: text for path, text in texts.items() if not path.startswith("locks/")}
+        return {path: text for path, text in texts.items() if not re.match(r"locks/|hosts/.*\.beat$", path)}
 
     def cordons(self) -> list[str]:
         """The hosts that are cordoned."""
@@ -301,6 +314,17 @@ class Fab:
             "running_vms": {host: self.running_vms(host) for host in self.lab.hosts},
             "kept": self.kept(),
         }
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass  # removed by who held it
+    return False
 
 
 def _alive(pid: int) -> bool:

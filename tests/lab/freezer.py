@@ -7,26 +7,39 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.lab.namespaces import until
+#: Freezes its arguments but the first, says so, and lets them go at the end of its input, however that comes.
+#: The control groups are mounted for this process alone.
+KEEPER = """
+set -e
+mount -t cgroup -o freezer freezer "$1"
+cd "$1"
+shift
+mkdir "vmfab-$1"
+trap '' INT TERM HUP
+for pid; do echo "$pid" >"vmfab-$1/cgroup.procs"; done
+echo FROZEN >"vmfab-$1/freezer.state"
+until grep -q FROZEN "vmfab-$1/freezer.state"; do sleep 0.01; done
+echo frozen
+read -r end || :
+echo THAWED >"vmfab-$1/freezer.state"
+for pid in $(cat "vmfab-$1/cgroup.procs"); do echo "$pid" >cgroup.procs || :; done
+until rmdir "vmfab-$1" 2>/dev/null; do sleep 0.01; done
+"""
 
 
 @contextmanager
 def frozen(pids: Sequence[int], mount: Path) -> Iterator[None]:
-    """Freeze these processes; `mount` is the folder, made here, where the control group is seen."""
+    """Freeze these processes; `mount` is a folder that is made here."""
     mount.mkdir()
-    subprocess.run(["mount", "-t", "cgroup", "-o", "freezer", "freezer", str(mount)], check=True)
-    group = mount / f"vmfab-{pids[0]}"
-    group.mkdir()
-    try:
-        for pid in pids:
-            (group / "cgroup.procs").write_text(f"{pid}\n", encoding="ascii")
-        (group / "freezer.state").write_text("FROZEN\n", encoding="ascii")
-        until(lambda: (group / "freezer.state").read_text() == "FROZEN\n", 10, "the freezer")
-        yield
-    finally:
-        (group / "freezer.state").write_text("THAWED\n", encoding="ascii")
-        for member in (group / "cgroup.procs").read_text().split():
-            (mount / "cgroup.procs").write_text(member, encoding="ascii")
-        until(lambda: (group / "cgroup.procs").read_text() == "", 10, "the freezer to be empty")
-        group.rmdir()
-        subprocess.run(["umount", str(mount)], check=True)
+    words = ["unshare", "--mount", "--propagation=private", "sh", "-c", KEEPER, "sh", mount]
+    with subprocess.Popen(
+        [*words, *map(str, pids)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as keeper:
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        try:
+            assert keeper.stdout.readline() == "frozen\n"
+            yield
+        finally:
+            keeper.stdin.close()
+            assert keeper.wait(60) == 0

@@ -15,7 +15,7 @@ import pytest
 from tasks.lab import image
 from tasks.lab.lab import Lab
 from tasks.lab.namespaces import until
-from tests.lab.fab import FOUR, ONE, THREE, TWO, Done, Fab
+from tests.lab.fab import FOUR, ONE, PATIENCE, SILENT, THREE, TWO, Done, Fab
 
 ALL = f"{ONE},{TWO},{THREE},{FOUR}"
 HOOK = "etc/libvirt/hooks/qemu"
@@ -25,7 +25,7 @@ def guard(fab: Fab) -> None:
     """Install the guard everywhere, and wait until every host holds its lock."""
     done = fab("-H", ALL, "host.guard", "--yes")
     assert done.code == 0, done.said
-    until(lambda: not kinds(fab("audit", "--json")) & {"liveness"}, 20, "the locks of the hosts")
+    until(lambda: not kinds(fab("audit", "--json")) & {"liveness"}, PATIENCE, "the locks of the hosts")
 
 
 def findings(done: Done) -> dict[str, Any]:
@@ -57,6 +57,8 @@ def test_a_good_cluster_has_none_also_after_drain_and_undrain(fab: Fab) -> None:
     fab.add(ONE, "web", "db")
     fab.add(TWO, "mail")
     fab.lab.add_vm("off", THREE, start=False)
+    definitions = fab.lab.store / ".vmfab/definitions"
+    until(lambda: len(list(definitions.glob("*.json"))) == 4, PATIENCE, "the mirrored definitions")
     before = fab.state()
     clean = fab("audit")
     assert clean.code == 0, clean.said
@@ -112,6 +114,8 @@ def test_owners_that_are_wrong(fab: Fab) -> None:
     lab = fab.lab
     guard(fab)
     fab.add(ONE, "web")
+    for host in lab.hosts:
+        lab.freeze_tender(host)  # it would put some of this right before audit has seen it
     (file,) = (lab.store / ".vmfab/owners").iterdir()
     good = file.read_text(encoding="utf-8")
     rewrite(file, lambda text: text.replace(ONE, TWO))
@@ -156,7 +160,7 @@ def test_a_guard_that_is_not_what_it_should_be(fab: Fab) -> None:
     assert outdated[ONE][0] == "/etc/libvirt/hooks/qemu to be replaced"
     assert outdated[THREE] == ["vmfab-liveness.service to be enabled and started"]
     assert fab("-H", ALL, "host.guard", "--yes").code == 0
-    until(lambda: not kinds(fab("audit", "--json")), 20, "the locks of the hosts")
+    until(lambda: not kinds(fab("audit", "--json")), PATIENCE, "the locks of the hosts")
     (lab.disk(FOUR) / HOOK).write_text("#!/bin/sh\nexit 0\n")
     foreign = seen(fab, "guard-foreign")["guard-foreign"]
     assert foreign["evidence"][0] == "/etc/libvirt/hooks/qemu on vmhost4 is not vmfab's."
@@ -191,7 +195,7 @@ def test_what_commands_left(fab: Fab) -> None:
     assert "is under way" in at_work.document["notes"][0]
     move.signal(signal.SIGKILL)
     move.done()
-    until(lambda: "interrupted" in kinds(fab("audit", "--json")), 60, "the agents to end")
+    until(lambda: "interrupted" in kinds(fab("audit", "--json")), PATIENCE, "the agents to end")
     left = seen(fab, "interrupted")["interrupted"]
     assert (left["vms"], left["advice"]) == (["web"], ["fab resume"])
     assert left["evidence"][1] == "web (vmhost1 to vmhost2): runs on vmhost1"
@@ -210,11 +214,12 @@ def test_what_cannot_be_looked_at_is_said(fab: Fab) -> None:
     guard(fab)
     fab.add(ONE, "web")
     image.create(lab.image("forgotten"))
+    usual = fab("audit").seconds
     lab.cut_network(THREE)
     lab.unmount_store(FOUR)
     done = fab("audit", "--json")
     assert done.code == 3
-    assert done.seconds < 30
+    assert done.seconds < 2 * usual + SILENT
     found = findings(done)
     assert set(found) == {"silent", "store", "not-judged"}, found
     assert found["silent"]["evidence"] == [
@@ -223,7 +228,7 @@ def test_what_cannot_be_looked_at_is_said(fab: Fab) -> None:
     assert found["store"]["hosts"] == [FOUR]
     lab.mend_network(THREE)
     lab.mount_store(FOUR)
-    until(lambda: kinds(fab("audit", "--json")) == {"unused-image"}, 30, "vmhost4's lock")
+    until(lambda: kinds(fab("audit", "--json")) == {"unused-image"}, PATIENCE, "vmhost4's lock")
 
 
 @pytest.fixture

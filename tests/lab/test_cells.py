@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -84,13 +85,13 @@ def test_the_network_does_not_reach_the_machine(lab: Lab) -> None:
 # guests
 
 
-@pytest.mark.parametrize(("acpi", "least", "most"), [("now", 0.0, 6.0), ("3", 2.9, 9.0)])
-def test_a_guest_reacts_to_the_power_button(clean_lab: Lab, acpi: str, least: float, most: float) -> None:
+@pytest.mark.parametrize(("acpi", "least"), [("now", 0.0), ("3", 2.9)])
+def test_a_guest_reacts_to_the_power_button(clean_lab: Lab, acpi: str, least: float) -> None:
     clean_lab.add_vm("web", ONE, acpi=acpi, booted=True)
     begin = time.monotonic()
     clean_lab.virsh(ONE, "shutdown", "web")
     wait(lambda: clean_lab.running(ONE) == [], "web to end")
-    assert least <= time.monotonic() - begin <= most
+    assert time.monotonic() - begin >= least
 
 
 def test_a_guest_may_ignore_the_power_button(clean_lab: Lab) -> None:
@@ -193,7 +194,7 @@ def test_a_cut_network_hangs_connections_until_it_is_mended(clean_lab: Lab) -> N
         assert ssh(clean_lab, TWO, "true", timeout=1).returncode == 255
         assert out(clean_lab, ONE, "hostname") == ONE
         clean_lab.mend_network(TWO)
-        said, _ = session.communicate("hello\n", timeout=30)
+        said, _ = session.communicate("hello\n", timeout=120)
     assert said == "got hello\n"
 
 
@@ -204,7 +205,7 @@ def test_latency_is_added_in_both_directions_and_taken_away(clean_lab: Lab) -> N
             f" socket.create_connection(({clean_lab.address(TWO)!r}, 22)).close();"
             " print(time.monotonic() - begin)"
         )
-        return min(float(clean_lab.run_on_laptop(["/usr/bin/python3", "-c", code]).stdout) for _ in range(3))
+        return min(float(clean_lab.run_on_laptop(["/usr/bin/python3", "-c", code]).stdout) for _ in range(10))
 
     assert round_trip() < 0.05
     clean_lab.add_latency(TWO, 40)
@@ -220,7 +221,7 @@ def test_sessions_are_cut_in_the_middle(clean_lab: Lab) -> None:
     with subprocess.Popen([*clean_lab.laptop_prefix(), *words], stderr=subprocess.DEVNULL) as session:
         wait(lambda: "sleep 60" in clean_lab.run_on(TWO, ["ps", "-e", "-o", "args="]).stdout, "the session")
         clean_lab.cut_sessions(TWO)
-        assert session.wait(timeout=10) == 255
+        assert session.wait(timeout=60) == 255
     assert out(clean_lab, TWO, "hostname") == TWO
 
 
@@ -271,13 +272,14 @@ def test_power_off_kills_all_and_power_on_boots(clean_lab: Lab) -> None:
         clean_lab.virsh(TWO, "list")
     clean_lab.power_on(TWO)
     clean_lab.power_on(TWO)
+    wait((clean_lab.disk(TWO) / "root/booted").exists, "the job of the boot")
     assert out(clean_lab, TWO, "cat /proc/sys/kernel/random/boot_id") != boot_id
     assert float(out(clean_lab, TWO, "cat /proc/uptime").split()[0]) < 60
     assert out(clean_lab, TWO, "ls /tmp /run/lost 2>/dev/null; ls /root") in (
         "/tmp:\nbooted\nkept",
         "booted\nkept",
     )
-    assert out(clean_lab, TWO, "cat /root/booted") == "/usr/bin:/bin /root"
+    wait(lambda: out(clean_lab, TWO, "cat /root/booted") == "/usr/bin:/bin /root", "its words")
     assert clean_lab.running(TWO) == []
     assert clean_lab.defined(TWO) == ["web"]
     assert Path(clean_lab.image("web")).exists()
@@ -340,11 +342,24 @@ def test_starts_can_be_made_to_fail(clean_lab: Lab) -> None:
     ]
 
 
+def test_starts_can_be_held_until_they_are_let_go(clean_lab: Lab) -> None:
+    uuid = clean_lab.add_vm("web", ONE, start=False)
+    clean_lab.hold_starts(ONE)
+    with ThreadPoolExecutor(1) as pool:
+        start = pool.submit(clean_lab.virsh, ONE, "start", "web")
+        wait(lambda: any(start.uuid == uuid for start in law.starts(clean_lab)), "the start")
+        assert law.emulators(clean_lab) == []
+        assert not start.done()
+        clean_lab.mend_starts(ONE)
+        start.result(60)
+    assert clean_lab.running(ONE) == ["web"]
+
+
 def test_guests_can_be_made_to_die_after_their_start(clean_lab: Lab) -> None:
-    clean_lab.die_after_start(ONE, 1)
+    clean_lab.die_after_start(ONE, 3)
     clean_lab.add_vm("web", ONE)
     assert clean_lab.running(ONE) == ["web"]
-    wait(lambda: clean_lab.running(ONE) == [], "web to die", 10)
+    wait(lambda: clean_lab.running(ONE) == [], "web to die")
     assert "crashed" in clean_lab.virsh(ONE, "domstate", "web", "--reason")
     clean_lab.mend_starts(ONE)
     clean_lab.virsh(ONE, "start", "web")

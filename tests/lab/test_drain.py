@@ -137,7 +137,7 @@ def test_fault_09_second_ctrl_c_stops_at_once_and_says_where_things_stand(fab: F
     draining.signal(signal.SIGINT)
     draining.await_words("Ctrl-C again stops now")
     draining.signal(signal.SIGINT)
-    done = draining.done(60)
+    done = draining.done()
     assert done.code == 130, done.said
     sentence, hint = done.reason()
     assert "first (vmhost1 to" in sentence
@@ -160,6 +160,7 @@ def test_fault_09_fab_is_killed_and_another_laptop_goes_on(fab: Fab) -> None:
     draining.await_words("shutting down on vmhost1")
     draining.signal(signal.SIGKILL)
     draining.done()
+    fab.await_given_up()
     done = fab.other_laptop()("-H", ONE, "drain", "--yes", "--json", "--timeout", "3")
     assert done.code == 0, done.said
     assert done.results == {"first": "moved", "second": "moved"}

@@ -14,7 +14,7 @@ from tasks.lab import evidence
 from tasks.lab.lab import Lab
 from tasks.lab.namespaces import until
 from tasks.lab.problem import LabError
-from tests.lab.fab import FOUR, ONE, THREE, TWO, Fab
+from tests.lab.fab import FOUR, ONE, PATIENCE, THREE, TWO, Fab
 
 ALL = ",".join((ONE, TWO, THREE, FOUR))
 
@@ -25,7 +25,7 @@ def guarded(fab: Fab) -> Fab:
     done = fab("-H", ALL, "host.guard", "--yes")
     assert done.code == 0, done.said
     for host in (ONE, TWO, THREE, FOUR):
-        until(lambda host=host: not lock_is_free(fab.lab, host), 20, f"the lock of {host}")  # type: ignore[misc]
+        until(lambda host=host: not lock_is_free(fab.lab, host), PATIENCE, f"the lock of {host}")  # type: ignore[misc]
     return fab
 
 
@@ -72,7 +72,7 @@ def test_fault_13_a_dead_host_is_evacuated_and_its_reboot_starts_none(guarded: F
     assert owners(lab) == places
     assert guarded.cordons() == [THREE]
     lab.power_on(THREE)
-    until(lambda: any(line.startswith("done:") for line in log(lab)), 120, "the restart script", 0.2)
+    until(lambda: any(line.startswith("done:") for line in log(lab)), PATIENCE, "the restart script", 0.2)
     assert log(lab)[-1] == "done: 0 started, 0 ran already, 0 refused, 0 failed, 2 left off, 0 unknown"
     for name, host in places.items():
         with pytest.raises(LabError, match=f"is owned by {host}"):
@@ -96,7 +96,7 @@ def test_fault_13_killed_half_way_and_typed_again_elsewhere(guarded: Fab) -> Non
     first.signal(signal.SIGKILL)
     first.done()
     # Its agents end by themselves, and with them its locks.
-    until(lambda: lock_is_free(lab, THREE), 60, "the end of the first one's agents")
+    until(lambda: lock_is_free(lab, THREE), PATIENCE, "the end of the first one's agents")
     done = guarded.other_laptop()(*words)
     assert done.code == 0, done.said
     guarded.counting("web", "db")
@@ -167,7 +167,7 @@ def test_fault_15_and_16_all_come_back_where_they_were_and_nothing_on_the_wrong_
     (folder / "autostart/mail.xml").symlink_to("/etc/libvirt/qemu/mail.xml")
     for host in (TWO, ONE):
         lab.power_on(host)
-    until(lambda: sum(line.startswith("done:") for line in log(lab)) == 2, 120, "both scripts", 0.2)
+    until(lambda: sum(line.startswith("done:") for line in log(lab)) == 2, PATIENCE, "both scripts", 0.2)
     guarded.counting("web", "mail", "db")
     assert guarded.where() == {"web": (ONE,), "mail": (ONE,), "db": (TWO,)}
     assert [line for line in log(lab) if line.startswith("web: refused: ") and "is owned by vmhost1" in line]

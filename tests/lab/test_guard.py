@@ -11,7 +11,7 @@ import pytest
 from tasks.lab.lab import Lab
 from tasks.lab.namespaces import until
 from tasks.lab.problem import LabError
-from tests.lab.fab import Fab
+from tests.lab.fab import PATIENCE, Fab
 
 ONE, TWO, THREE, FOUR = HOSTS = ("vmhost1", "vmhost2", "vmhost3", "vmhost4")
 HOOK = "etc/libvirt/hooks/qemu"
@@ -75,7 +75,7 @@ def test_install_adopt_again_and_remove(fab: Fab) -> None:
     assert (lab.disk(ONE) / HOOK).stat().st_mode & 0o777 == 0o755
     assert fab.running_vms(ONE) == ["web"]
     assert lab.running(ONE) == ["web"]
-    until(lambda: not lock_is_free(lab, ONE), 10, "the lock of vmhost1")
+    until(lambda: not lock_is_free(lab, ONE), PATIENCE, "the lock of vmhost1")
     again = fab("-H", f"{ONE},{TWO}", "host.guard")
     assert (again.code, again.out.count("already so")) == (0, 2), again.said
     # Somebody has edited it: only that file is put right, and libvirtd is left alone.
@@ -130,8 +130,8 @@ def test_a_second_start_by_hand_is_refused_whatever_it_is_called(guarded: Fab) -
     assert len((lab.store / ".vmfab/guard.log").read_text().splitlines()) == 4
     assert owners(lab) == {"web.img": ONE}
     lab.virsh(ONE, "shutdown", "web")
-    until(lambda: lab.running(ONE) == [], 30, "web to end")
-    assert owners(lab) == {}
+    until(lambda: lab.running(ONE) == [], PATIENCE, "web to end")
+    until(lambda: owners(lab) == {}, PATIENCE, "the owner to be gone")
     assert guarded.running_vms(ONE) == []
     lab.virsh(TWO, "start", "web")
     assert owners(lab) == {"web.img": TWO}
@@ -203,12 +203,12 @@ def test_after_a_power_cut_only_the_same_host_starts_it(guarded: Fab) -> None:
     lab = guarded.lab
     lab.add_vm("web", ONE, booted=True)
     copy(lab, "web", ONE, TWO)
-    until(lambda: not lock_is_free(lab, ONE), 10, "the lock of vmhost1")
+    until(lambda: not lock_is_free(lab, ONE), PATIENCE, "the lock of vmhost1")
     lab.power_off(ONE)
     assert lock_is_free(lab, ONE)
     assert "is owned by vmhost1" in refusal(lab, TWO, "web")
     lab.power_on(ONE)
-    until(lambda: not lock_is_free(lab, ONE), 10, "the lock of vmhost1")
+    until(lambda: not lock_is_free(lab, ONE), PATIENCE, "the lock of vmhost1")
     assert guarded.running_vms(ONE) == ["web"]
     lab.virsh(ONE, "start", "web")
     assert owners(lab) == {"web.img": ONE}
@@ -233,17 +233,25 @@ def test_a_conflict_is_reported_and_nothing_adopted(guarded: Fab) -> None:
 
 
 def test_what_the_guard_costs_a_start(guarded: Fab) -> None:
-    """Under 150 ms, counted in processor time of its three calls, the least of several."""
+    """Under 150 ms, counted in processor time of its three calls, the least of several.
+
+    Where three starts of a bare interpreter take longer than on a machine of today, so may these.
+    """
     lab = guarded.lab
     lab.add_vm("web", ONE, start=False)
     xml = lab.virsh(ONE, "dumpxml", "web")
     hook = 'printf %s "$1" | /etc/libvirt/hooks/qemu web'
-    start = f"for op in prepare start started; do {hook} $op begin -; done; times"
-    spent = []
-    for _ in range(5):
-        shown = lab.run_on(ONE, ["sh", "-ec", start, "sh", xml]).stdout
+
+    def spent(call: str) -> float:
+        script = f"for op in prepare start started; do {call}; done; times"
+        shown = lab.run_on(ONE, ["sh", "-ec", script, "sh", xml]).stdout
         # The second line of `times`: user and system time of all children.
         times = (word[:-1].split("m") for word in shown.split()[-2:])
-        spent.append(sum(60 * float(minutes) + float(seconds) for minutes, seconds in times))
+        return sum(60 * float(minutes) + float(seconds) for minutes, seconds in times)
+
+    hooks, bare = [], []
+    for _ in range(5):
+        bare.append(spent("/usr/bin/python3 -IS -c pass"))
+        hooks.append(spent(f"{hook} $op begin -"))
         lab.run_on(ONE, ["sh", "-ec", f"{hook} release end -", "sh", xml])
-    assert min(spent) < 0.15, spent
+    assert min(hooks) < max(0.15, 6 * min(bare)), (hooks, bare)

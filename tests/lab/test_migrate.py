@@ -95,6 +95,7 @@ def test_fab_is_killed_during_the_shutdown_and_the_same_command_goes_on(fab: Fab
     fab.await_pressed(ONE, "web")
     first.signal(signal.SIGKILL)
     assert first.done().code == -signal.SIGKILL
+    fab.await_given_up()
     done = fab(*words, "--timeout", "3")
     assert done.code == 0, done.said
     assert fab.where() == {"web": (TWO,)}
@@ -108,6 +109,7 @@ def test_fab_is_killed_after_the_start_and_the_same_command_says_so(fab: Fab) ->
     first.await_words("web: watching")
     first.signal(signal.SIGKILL)
     first.done()
+    fab.await_given_up()
     done = fab(*words)
     assert done.code == 2, done.said
     assert "vmhost2: runs it already" in done.said
@@ -122,6 +124,7 @@ def test_fab_is_killed_while_the_vm_goes_off_and_the_way_on_is_named(fab: Fab) -
     fab.await_pressed(ONE, "web")
     first.signal(signal.SIGKILL)
     first.done()
+    fab.await_given_up()
     fab.await_off("web")
     done = fab(*words)
     assert done.code == 2, done.said

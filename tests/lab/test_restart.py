@@ -196,7 +196,7 @@ def test_it_waits_for_a_store_that_comes_late(ready_lab: Lab) -> None:
     lab.power_off(ONE)
     lab.power_on(ONE, store=False)
     processes = ["pgrep", "-f", SCRIPT]
-    until(lambda: lab.run_on(ONE, processes, check=False).returncode == 0, 30.0, "the script", 0.1)
+    until(lambda: lab.run_on(ONE, processes, check=False).returncode == 0, 120.0, "the script", 0.1)
     assert lab.running(ONE) == []
     lab.mount_store(ONE)
     assert wait_done(lab) == "done: 1 started, 0 ran already, 0 refused, 0 failed, 0 left off, 0 unknown"

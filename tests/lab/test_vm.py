@@ -69,7 +69,7 @@ def test_any_name(fab: Fab) -> None:
 def test_several_at_once_and_one_that_never_reacts(fab: Fab) -> None:
     fab.add(ONE, "web-01", "web-02")
     fab.add(TWO, deaf="never")
-    done = fab("vm.shutdown", "web*,deaf", "--timeout", "8", "--yes", "--json")
+    done = fab("vm.shutdown", "web*,deaf", "--timeout", "20", "--yes", "--json")
     assert done.code == 1, done.said
     assert {r["vm"]: r["result"] for r in done.document["results"]} == {
         "web-01": "done",
@@ -170,7 +170,7 @@ def test_console(fab: Fab, clean_lab: Lab, tmp_path: Path, user: str) -> None:
         said = _read_until(ours, "Escape character", 60)
         assert "Console of it's $HOME on vmhost1" in said
         os.write(ours, b"\x1d")
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait(10)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.cluster.model import Host, Inventory
+from tests import leftovers
 
 #: Without this folder sshd does not start as root; the system makes it for its own service.
 PRIVSEP = Path("/run/sshd")
@@ -70,7 +71,7 @@ class Sshd:
             f"ListenAddress 127.0.0.1:{self.port}\nHostKey {self.host_key}\n"
             f"AuthorizedKeysFile {self.authorized_keys}\nPidFile none\nUsePAM no\nStrictModes no\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
-            f"SetEnv PATH={self.path} HOME={self.home}\n{self.extra}\n"
+            f"SetEnv PATH={self.path} HOME={self.home}{self._mark()}\n{self.extra}\n"
         )
         log = (self.folder / "log").open("ab")
         sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or "/usr/sbin/sshd"
@@ -84,6 +85,11 @@ class Sshd:
                 return
             time.sleep(0.02)
         raise AssertionError(f"sshd did not start: {(self.folder / 'log').read_text()}")
+
+    def _mark(self) -> str:
+        """What lets the end of the run find what a session has left."""
+        mark = os.environ.get(leftovers.MARK)
+        return f" {leftovers.MARK}={mark}" if mark else ""
 
     def sessions(self) -> list[int]:
         """Processes of sshd that serve connections."""

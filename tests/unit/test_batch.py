@@ -51,13 +51,14 @@ def test_results_keep_the_order() -> None:
 
 def test_never_more_than_parallel_at_once() -> None:
     lock, now, most = threading.Lock(), 0, 0
+    together = threading.Barrier(3)
 
     def work(item: int) -> str:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
-        time.sleep(0.02)
+        together.wait(WAIT)
         with lock:
             now -= 1
         return ""

@@ -33,6 +33,20 @@ def test_quick_leaves_the_practice_cluster_out(tests: Path) -> None:
     assert [path.name for path in check.folders_of_tests(tests, quick=True)] == ["contract", "unit"]
 
 
+@pytest.mark.parametrize(
+    ("processors", "gibibytes", "expected"),
+    [(1, 64, 1), (2, 8, 2), (2, 4, 1), (8, 7, 2), (64, 512, 4), (2, 1, 1)],
+)
+def test_as_many_processes_as_the_machine_can_take(
+    monkeypatch: pytest.MonkeyPatch, processors: int, gibibytes: int, expected: int
+) -> None:
+    machine = {"SC_PHYS_PAGES": gibibytes << 18, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(check.os, "sched_getaffinity", lambda _: set(range(processors)))
+    monkeypatch.setattr(check.os, "sysconf", machine.__getitem__)
+    assert check.workers() == expected
+    assert check.at_once(expected)[:2] == (["-n", str(expected)] if expected > 1 else [])
+
+
 def test_shell_scripts_are_found_by_their_first_line() -> None:
     scripts = check.shell_scripts()
     assert {check.ROOT / "fab", check.ROOT / ".ci/run", check.ROOT / ".ci/lock"} <= set(scripts)

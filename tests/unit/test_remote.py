@@ -23,6 +23,9 @@ from tasks.cluster.remote import links as remote
 from tasks.cluster.remote.hostkeys import HostKeyChanged, HostKeyUnknown
 from tests.unit.sshd import Sshd, new_key, running
 
+#: Seconds that a busy machine may take for what takes none; whatever hung would take longer.
+GRACE = 4.0
+
 #: What an agent does, without anything that a host has to have: reads itself, greets, answers.
 AGENT = remote.Agent(
     """
@@ -51,7 +54,7 @@ def serve(m, op, args):
         os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(60)
     if op == "seen":
-        args = {"deadline": m["deadline"], "environ": dict(os.environ)}
+        args = {"deadline": m["deadline"], "environ": dict(os.environ), "pid": os.getpid()}
     out({"id": m["id"], "ok": args})
 assert sys.stdin.readline() == "payload\\n"
 out({"hello": {}})
@@ -90,7 +93,7 @@ def refusal(sshd: Sshd, seconds: float = 5.0, **host: object) -> HostSilent:
     began = time.monotonic()
     with pytest.raises(HostSilent) as caught:
         remote.connector(sshd.inventory(), AGENT)(sshd.host(**host), seconds)  # type: ignore[arg-type]
-    assert time.monotonic() - began < seconds + 0.5
+    assert time.monotonic() - began < seconds + GRACE
     assert caught.value.host == "one"
     assert remote_threads() == []
     return caught.value
@@ -98,7 +101,7 @@ def refusal(sshd: Sshd, seconds: float = 5.0, **host: object) -> HostSilent:
 
 def remote_threads() -> list[str]:
     """Threads of links and of ssh that are left after a moment."""
-    until = time.monotonic() + 2
+    until = time.monotonic() + 10
     while True:
         left = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
         if not left or time.monotonic() > until:
@@ -165,10 +168,10 @@ def test_missing_reply_leaves_the_link_usable(sshd: Sshd) -> None:
     with opened(sshd) as link:
         began = time.monotonic()
         with pytest.raises(LinkLost, match=r"no reply to sleep within 0\.3 s") as lost:
-            link.call("sleep", {"seconds": 1}, deadline=0.3)
-        assert 0.25 < time.monotonic() - began < 0.9
+            link.call("sleep", {"seconds": 3}, deadline=0.3)
+        assert 0.25 < time.monotonic() - began < 2.9
         assert lost.value.code == 3
-        time.sleep(1)
+        time.sleep(3)
         assert link.call("echo", {"n": 2}, deadline=5) == {"n": 2}
 
 
@@ -181,7 +184,7 @@ def test_many_links_at_once(sshd: Sshd) -> None:
     began = time.monotonic()
     for link in links:
         link.close()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < GRACE
     assert remote_threads() == []
 
 
@@ -202,7 +205,7 @@ def losing(link: Link, how: Callable[[], object]) -> tuple[float, LinkLost]:
 def test_cut_connection_ends_a_waiting_call_at_once(sshd: Sshd) -> None:
     with opened(sshd) as link:
         seconds, lost = losing(link, sshd.kill_sessions)
-        assert seconds < 2
+        assert seconds < GRACE
         assert "the connection broke" in lost.reason
         with pytest.raises(HostSilent) as later:
             link.call("echo", {}, deadline=5)
@@ -212,7 +215,7 @@ def test_cut_connection_ends_a_waiting_call_at_once(sshd: Sshd) -> None:
 def test_close_ends_a_waiting_call(sshd: Sshd) -> None:
     with opened(sshd) as link:
         seconds, lost = losing(link, link.close)
-        assert seconds < 1
+        assert seconds < GRACE
         assert "closed" in lost.reason
 
 
@@ -233,14 +236,16 @@ def test_silent_agent_is_lost_and_closing_does_not_hang(
         link.call("echo", {}, deadline=5)  # pings kept it alive for longer than LOST
         if frozen == "sshd":
             seconds, lost = losing(link, sshd.freeze)
-            assert seconds < 5
+            assert seconds < 5 + GRACE
         else:
+            agent = link.call("seen", {}, deadline=5)["pid"]
             with pytest.raises(LinkLost) as caught:
                 link.call("stop", {}, deadline=25)
             lost = caught.value
+            os.kill(agent, signal.SIGKILL)  # nothing else ends a process that is stopped
         assert "answered nothing for" in lost.reason
         began = time.monotonic()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < GRACE
     link.close()
 
 
@@ -248,7 +253,7 @@ def test_agent_ends_when_the_link_is_closed(sshd: Sshd) -> None:
     with opened(sshd) as link:
         link.call("echo", {}, deadline=5)
         assert sshd.sessions() != []
-    until = time.monotonic() + 5
+    until = time.monotonic() + 20
     while sshd.sessions() and time.monotonic() < until:
         time.sleep(0.02)
     assert sshd.sessions() == []
@@ -277,7 +282,7 @@ print(time.monotonic())
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30, check=False)
     os.kill(sshd.process.pid, signal.SIGCONT)
     assert run.returncode == 0, run.stderr
-    assert time.monotonic() - float(run.stdout) < 1.5
+    assert time.monotonic() - float(run.stdout) < GRACE
 
 
 # -- silent hosts ----------------------------------------------------------------------------------------
@@ -315,7 +320,7 @@ def silent(sshd: Sshd, seconds: float, **host: object) -> str:
     began = time.monotonic()
     with pytest.raises(HostSilent) as caught:
         remote.connector(sshd.inventory(), AGENT)(sshd.host(**host), seconds)  # type: ignore[arg-type]
-    assert time.monotonic() - began < seconds + 0.5
+    assert time.monotonic() - began < seconds + GRACE
     return caught.value.reason
 
 
@@ -424,7 +429,7 @@ def test_greetings_of_a_login_shell_are_skipped(sshd: Sshd) -> None:
         assert link.call("echo", {"n": 1}, deadline=5) == {"n": 1}
     stub.write_text('#!/bin/sh\necho "This account is currently not available."\nexit 1\n')
     assert "This account is currently not available." in refusal(sshd).reason
-    stub.write_text("#!/bin/sh\nexec sleep 30\n")
+    stub.write_text("#!/bin/sh\nexec cat >/dev/null\n")
     assert "does not answer in time" in refusal(sshd, 1.0).reason
 
 

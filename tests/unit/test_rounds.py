@@ -54,15 +54,18 @@ def test_who_comes_during_a_round_shares_the_next() -> None:
     first, early = in_threads(rounds, ["a"])
     hosts.until_asked(1)
     asked_at = time.monotonic()
-    others, late = in_threads(rounds, ["a", "b"], ["b", "c"], ["a"])
-    time.sleep(0.2)
+    others, late = in_threads(rounds, ["a", "b"], ["b", "c"], ["a", "d"])
+    end = time.monotonic() + WAIT
+    while rounds._gathering.hosts != set("abcd"):
+        assert time.monotonic() < end
+        time.sleep(0.01)
     assert hosts.asked == [("a",)]
     hosts.go.release(2)
     for thread in first + others:
         thread.join(WAIT)
-    assert hosts.asked == [("a",), ("a", "b", "c")]
+    assert hosts.asked == [("a",), ("a", "b", "c", "d")]
     assert early[0].answers == {"a": 1}
-    assert [r.answers for r in late] == [{"a": 2, "b": 2, "c": 2}] * 3
+    assert [r.answers for r in late] == [dict.fromkeys("abcd", 2)] * 3
     # Theirs was asked after they had come.
     assert all(r.begun >= asked_at for r in late)
 

@@ -35,9 +35,13 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
-def test_skips_fail_in_ci(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", [(), ("-n", "2")], ids=["one process", "two"])
+def test_skips_fail_in_ci(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
     monkeypatch.setenv("CI", "true")
-    result = project.runpytest("--continue-on-collection-errors")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    result = project.runpytest("--continue-on-collection-errors", *words)
     result.assert_outcomes(passed=1, failed=1, errors=3, xfailed=1)
     result.stdout.fnmatch_lines(["*nothing may be skipped (CI is set)*called*"])
 

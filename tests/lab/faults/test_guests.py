@@ -8,7 +8,7 @@ from tests.lab.fab import LONG, MIGRATE, ONE, THREE, TWO, Fab
 def test_fault_01_guest_ignores_its_shutdown(fab: Fab) -> None:
     fab.add(ONE, legacy="never", web="now")
     drain = ("-H", ONE, "drain", "--parallel", "1", "--yes", "--json")
-    done = fab(*drain, "--no-destroy", "--timeout", "15")
+    done = fab(*drain, "--no-destroy", "--timeout", "20")
     assert done.code == 1, done.said
     assert done.results == {"legacy": "kept", "web": "moved"}
     assert "still runs on vmhost1" in done.outcomes["legacy"]["detail"]
@@ -28,7 +28,7 @@ def test_fault_01_guest_ignores_its_shutdown(fab: Fab) -> None:
 def test_fault_02_destroy_fails(fab: Fab) -> None:
     """QEMU hangs in the kernel. A destroy of which nobody knows how it ended is in test_silence.py."""
     fab.add(ONE, "web", acpi="never")
-    moving = fab.begin(*MIGRATE, "--timeout", "3")
+    moving = fab.begin(*MIGRATE, "--timeout", "8")
     fab.await_pressed(ONE, "web")
     with fab.unkillable("web"):
         done = moving.done()

@@ -13,7 +13,7 @@ def test_fault_09_laptop_is_suspended(fab: Fab) -> None:
 
     Another operator starts one of the VMs again meanwhile.
     """
-    fab.add(ONE, web="3", mail="3", db="now")
+    fab.add(ONE, web="6", mail="6", db="now")
     other = fab.other_laptop()
     stopping = fab.begin("migrate", "web,mail", "--to", TWO, "--yes", "--json", *LONG)
     fab.await_pressed(ONE, "web")
@@ -38,7 +38,7 @@ def test_fault_09_laptop_is_suspended(fab: Fab) -> None:
 
 def test_fault_10_started_by_hand_while_its_end_is_being_proved(fab: Fab) -> None:
     """A frozen third host holds every proof up, so that there is time to type."""
-    fab.add(ONE, elsewhere="3", target="3", source="3")
+    fab.add(ONE, elsewhere="8", target="8", source="8")
     fab.also_define("elsewhere", THREE)
     fab.also_define("target", TWO)
     names = ("elsewhere", "target", "source")

@@ -26,7 +26,7 @@ def test_fault_05_a_host_that_is_not_part_of_it_is_silent(fab: Fab) -> None:
 
 
 def test_fault_05_it_falls_silent_in_the_middle(fab: Fab) -> None:
-    fab.add(ONE, "web", acpi="3")
+    fab.add(ONE, "web", acpi="6")
     moving = fab.begin(*MIGRATE, *LONG)
     fab.await_pressed(ONE, "web")
     fab.lab.freeze(FOUR, "libvirtd")
@@ -41,7 +41,7 @@ def test_fault_05_it_falls_silent_in_the_middle(fab: Fab) -> None:
 
 def test_fault_07_source_is_cut_between_shutdown_and_proof_and_answers_again(fab: Fab) -> None:
     """First only the ssh sessions end, then, on the way back, the network is gone for a while."""
-    fab.add(ONE, "web", acpi="4")
+    fab.add(ONE, "web", acpi="6")
     moving = fab.begin(*MIGRATE, *LONG)
     fab.await_pressed(ONE, "web")
     fab.lab.cut_sessions(ONE)
@@ -66,9 +66,11 @@ def test_fault_07_source_is_cut_between_shutdown_and_proof_and_answers_again(fab
 def test_fault_08_reply_to_the_start_is_lost(fab: Fab) -> None:
     """First the target's network is gone for a while, then, on the next move, only its ssh sessions end."""
     fab.add(ONE, "web")
+    fab.lab.hold_starts(TWO)
     moving = fab.begin(*MIGRATE, *LONG)
     fab.await_start("web")
     fab.lab.cut_network(TWO)
+    fab.lab.mend_starts(TWO)
     moving.await_words("the answer was lost")
     fab.lab.mend_network(TWO)
     done = moving.done()
@@ -76,9 +78,11 @@ def test_fault_08_reply_to_the_start_is_lost(fab: Fab) -> None:
     assert fab.where() == {"web": (TWO,)}
     assert fab.starts("web") == [TWO]
     fab.counting("web")
+    fab.lab.hold_starts(THREE)
     moving = fab.begin("migrate", "web", "--to", THREE, "--yes", *LONG)
     fab.await_start("web", 2)
     fab.lab.cut_sessions(THREE)
+    fab.lab.mend_starts(THREE)
     done = moving.done()
     assert done.code == 0, done.said
     assert fab.where() == {"web": (THREE,)}
@@ -95,9 +99,11 @@ def test_fault_02_and_07_and_08_the_host_stays_away(fab: Fab) -> None:
     for name in ("mail", "db"):
         fab.await_pressed(THREE, name)
     with fab.unkillable("db"):
+        fab.lab.hold_starts(TWO)
         starting = fab.begin(*MIGRATE, *LONG)
         fab.await_start("web")
         fab.lab.cut_network(TWO)
+        fab.lab.mend_starts(TWO)
         destroying.await_words("db: destroying on vmhost3")
         fab.lab.cut_network(THREE)
         for moving, name, host in (

@@ -7,7 +7,7 @@ from tests.lab.fab import LONG, MIGRATE, ONE, TWO, Fab
 
 
 def test_fault_06_target_loses_the_store_between_plan_and_start(fab: Fab) -> None:
-    fab.add(ONE, "web", acpi="3")
+    fab.add(ONE, "web", acpi="6")
     moving = fab.begin(*MIGRATE, *LONG)
     fab.await_pressed(ONE, "web")
     fab.lab.unmount_store(TWO)
@@ -42,7 +42,7 @@ def test_fault_18_the_store_is_full_or_read_only_or_not_mounted(fab: Fab) -> Non
 
 
 def test_fault_18_the_store_fills_up_during_a_move(fab: Fab) -> None:
-    fab.add(ONE, "web", acpi="3")
+    fab.add(ONE, "web", acpi="6")
     moving = fab.begin(*MIGRATE, *LONG)
     fab.await_pressed(ONE, "web")
     fab.lab.fill_store()

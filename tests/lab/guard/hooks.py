@@ -37,6 +37,10 @@ with open(sys.argv[1], "ab", 0) as file:
 """
 
 
+#: Hosts made here see all processes of the machine: a VM must not be taken for one of another test run's.
+RUN = uuids.uuid4()
+
+
 class Space:
     """The mount namespace of a process that is kept."""
 
@@ -211,7 +215,7 @@ def disk(path: str, extra: str = "", *, kind: str = "file", driver: str = "raw",
 
 def domain(*disks: str, name: str = "web", uuid: str = "", more: str = "") -> str:
     """A definition with these disks, each a path or XML."""
-    uuid = uuid or str(uuids.uuid5(uuids.NAMESPACE_DNS, name))
+    uuid = uuid or str(uuids.uuid5(RUN, name))
     devices = "".join(d if d.startswith("<") else disk(d) for d in disks)
     return (
         f"<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>{name}</name>"

@@ -18,7 +18,7 @@ class RealGuards:
 
     def __init__(self, cluster: HookCluster) -> None:
         self._cluster = cluster
-        self._hosts = {name: cluster.host(name, deadline=2.0) for name in (ONE, TWO)}
+        self._hosts = {name: cluster.host(name, deadline=5.0) for name in (ONE, TWO)}
 
     def _xml(self, vm: str, image: str) -> str:
         if not (self._cluster.store / image).exists():

@@ -12,7 +12,7 @@ import pytest
 from tasks.lab.lab import Lab
 from tasks.lab.namespaces import until
 from tasks.lab.problem import LabError
-from tests.lab.fab import Fab
+from tests.lab.fab import PATIENCE, Fab
 from tests.lab.test_guard import ALL, ONE, TWO, lock_is_free, owners, refusal
 
 #: Seconds for libvirt to lose patience with a silent peer, and for the tender to believe it dead.
@@ -26,7 +26,7 @@ def guarded(fab: Fab) -> Fab:
     assert done.code == 0, done.said
     fab.lab.add_vm("web", ONE, booted=True)
     for host in (ONE, TWO):
-        until(lambda host=host: not lock_is_free(fab.lab, host), 20, f"the lock of {host}")
+        until(lambda host=host: not lock_is_free(fab.lab, host), PATIENCE, f"the lock of {host}")
     return fab
 
 
@@ -38,8 +38,8 @@ class Migration:
         self.failed = ""
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
-        until(lambda: owners(lab) == {"web.img": f"{ONE}>{TWO}"}, 60, "the hand-over to begin")
-        until(lambda: "Data remaining" in lab.virsh(ONE, "domjobinfo", "web"), 60, "memory to be sent")
+        until(lambda: owners(lab) == {"web.img": f"{ONE}>{TWO}"}, PATIENCE, "the hand-over to begin")
+        until(lambda: "Data remaining" in lab.virsh(ONE, "domjobinfo", "web"), PATIENCE, "memory to be sent")
 
     def _run(self) -> None:
         words = (
@@ -72,7 +72,7 @@ def test_fault_17_a_migration_that_is_cancelled(guarded: Fab) -> None:
     migration = Migration(lab)
     lab.virsh(ONE, "domjobabort", "web")
     migration.end()
-    until(lambda: owners(lab) == {"web.img": ONE}, 30, "the way back")
+    until(lambda: owners(lab) == {"web.img": ONE}, PATIENCE, "the way back")
     assert (state(lab, ONE), lab.running(TWO)) == ("running", [])
     lab.wait_counting("web")
 
@@ -112,12 +112,12 @@ def test_disks_plugged_in_and_overlays_are_claimed(guarded: Fab) -> None:
     more, overlay = "/vmstorage/extra/more.img", "/vmstorage/extra/over.qcow2"
     plug = ("--live", "--targetbus", "virtio", "--subdriver", "raw")
     lab.virsh(ONE, "attach-disk", "web", more, "vdb", *plug)
-    until(lambda: "more.img" in owners(lab), 30, "the claim of the disk")
+    until(lambda: "more.img" in owners(lab), PATIENCE, "the claim of the disk")
     lab.define_vm(TWO, lab.xml("thief").replace("/vmstorage/images/thief.img", more))
     assert "more.img is owned by vmhost1 (VM web" in refusal(lab, TWO, "thief")
     words = ("--disk-only", "--no-metadata", "--diskspec", "vda,snapshot=no")
     lab.virsh(ONE, "snapshot-create-as", "web", "s", *words, "--diskspec", f"vdb,file={overlay}")
-    until(lambda: "over.qcow2" in owners(lab), 30, "the claim of the overlay")
+    until(lambda: "over.qcow2" in owners(lab), PATIENCE, "the claim of the overlay")
     lab.virsh(ONE, "destroy", "web")
     assert owners(lab) == {}
 
@@ -131,11 +131,11 @@ def test_definitions_are_mirrored_whoever_types(guarded: Fab) -> None:
         found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         return found
 
-    until(lambda: bool(mirror()), 20, "the definition of what runs")
+    until(lambda: bool(mirror()), PATIENCE, "the definition of what runs")
     assert [v["host"] for v in mirror()["versions"]] == [ONE]
     xml = lab.virsh(ONE, "dumpxml", "--inactive", "--security-info", "web")
     lab.define_vm(ONE, xml.replace("</name>", "</name><title>edited</title>", 1))
-    until(lambda: len(mirror()["versions"]) == 2, 20, "the edit")
+    until(lambda: len(mirror()["versions"]) == 2, PATIENCE, "the edit")
     assert "<title>edited</title>" in mirror()["versions"][0]["xml"]
     # A copy elsewhere does not count while it runs here.
     lab.define_vm(TWO, xml.replace("</name>", "</name><title>copy</title>", 1))
@@ -145,5 +145,5 @@ def test_definitions_are_mirrored_whoever_types(guarded: Fab) -> None:
     lab.virsh(TWO, "start", "web")
     assert [v["host"] for v in mirror()["versions"]] == [TWO, ONE, ONE]
     lab.virsh(ONE, "undefine", "web")
-    until(lambda: list(mirror()["undefined"]) == [ONE], 20, "the note")
+    until(lambda: list(mirror()["undefined"]) == [ONE], PATIENCE, "the note")
     assert guarded("status", "--json").document["hosts"][0]["guard"] == "present"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from tasks.onhost import images, mounts, processes
 from tests.unit.onhost.fakes import fake_qemu
 
-UUID = "5c2b3f9e-0a61-4a3e-9d61-2f1f6f3f0001"
+#: Of this process alone: others may be running the same tests.
+UUID = str(uuid4())
 
 
 @pytest.mark.parametrize(

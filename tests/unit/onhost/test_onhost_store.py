@@ -173,7 +173,7 @@ def test_a_store_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(Problem) as caught:
             work()
         assert kind_of(caught) == "store"
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
     assert storelocks._held == {}
 
 
