@@ -1,4 +1,4 @@
-"""What holds for every test: where CI is set, a skip is a failure."""
+"""What holds for every test: where CI is set, a skip is a failure; messages call it `fab`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
+
+os.environ.pop("VMFAB_CALL", None)
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
