@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from tasks.cli import Hosts, Operator, vmtask
+from tasks.cli.text import DRY
 from tasks.cluster.planning.overrides import OF_A_MOVE
 
 if TYPE_CHECKING:
@@ -74,9 +75,10 @@ def drain(
         relocation.show(op, todo, f"Plan to drain {which}")
         guarding.note_unguarded(op, snapshot)
         if not plan.moves:
-            op.say(f"No VM has to leave {which}.")
+            which_vm = "None of the chosen VMs" if only or exclude else "No VM"
+            op.say(f"{which_vm} has to leave {which}.")
         if dry_run:
-            op.say(relocation.DRY)
+            op.say(DRY)
             if json:
                 op.output.document(moves.document(plan, None, 0))
             return 0
@@ -203,7 +205,7 @@ def undrain(
                 op.say(f"{name} no longer restarts after a boot: {', '.join(vm.name for vm in vms)}")
         result = None
         if dry_run:
-            op.say(relocation.DRY)
+            op.say(DRY)
         elif cordoned:
             op.confirm(f"Bring back {moves.count(len(plan.moves))} and uncordon {which}?")
             begun = op.begin()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tasks.cli import Hosts, Operator, vmtask
+from tasks.cli.text import DRY
 
 if TYPE_CHECKING:
     from tasks.cluster.asking.session import Session
@@ -78,7 +79,7 @@ def resume(
         if twice:
             code = Unknown.code
         elif dry_run:
-            op.say(relocation.DRY)
+            op.say(DRY)
         elif todo or (found.leftovers and not operation):
             if todo:
                 guarding.note_unguarded(op, snapshot)
