@@ -125,6 +125,7 @@ def _verify(op: Operator, after: Snapshot, result: Result | None, chosen: bool) 
             op.say(f"{name} is empty and cordoned. When the work is done: fab -H {name} undrain", "green")
         else:
             op.warn(f"{name} is not empty; there still run: {', '.join(running)}.")
+            op.say(f"To go on: the same command. To bring back what was moved: fab -H {name} undrain")
             # What was left out on purpose is no failure.
             code = code or (0 if chosen else 1)
     return code

@@ -12,7 +12,7 @@ from tasks.cluster.setup import steps as hostsetup
 from tasks.cluster.setup.steps import Change, Plan, Step
 
 #: Lines of a difference above which a new file is counted and not shown before the question.
-LONG = 20
+LONG = 6
 
 
 def set_up(op: Operator, step_of: Callable[[str], Step], *, dry_run: bool) -> None:
