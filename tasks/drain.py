@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from tasks.cli import Hosts, Operator, vmtask
+from tasks.cli.text import DRY
 from tasks.cluster.planning.overrides import OF_A_MOVE
 
 if TYPE_CHECKING:
@@ -74,9 +75,10 @@ def drain(
         relocation.show(op, todo, f"Plan to drain {which}")
         guarding.note_unguarded(op, snapshot)
         if not plan.moves:
-            op.say(f"No VM has to leave {which}.")
+            which_vm = "None of the chosen VMs" if only or exclude else "No VM"
+            op.say(f"{which_vm} has to leave {which}.")
         if dry_run:
-            op.say(relocation.DRY)
+            op.say(DRY)
             if json:
                 op.output.document(moves.document(plan, None, 0))
             return 0
@@ -131,6 +133,7 @@ def _verify(op: Operator, after: Snapshot, result: Result | None, chosen: bool) 
             op.say(f"{name} is empty and cordoned. When the work is done: fab -H {name} undrain", "green")
         else:
             op.warn(f"{name} is not empty; there still run: {', '.join(running)}.")
+            op.say(f"To go on: the same command. To bring back what was moved: fab -H {name} undrain")
             # What was left out on purpose is no failure.
             code = code or (0 if chosen else 1)
     return code
@@ -211,7 +214,7 @@ def undrain(
                 op.say(f"{name} no longer restarts after a boot: {', '.join(vm.name for vm in vms)}")
         result = None
         if dry_run:
-            op.say(relocation.DRY)
+            op.say(DRY)
         elif cordoned:
             op.confirm(f"Bring back {moves.count(len(plan.moves))} and uncordon {which}?")
             begun = op.begin()

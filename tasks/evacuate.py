@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from tasks.cli import Hosts, Operator, vmtask
+from tasks.cli.text import DRY
 from tasks.cluster.planning.overrides import OF_A_MOVE
 
 
@@ -72,7 +73,7 @@ def evacuate(
         guarding.note_unguarded(op, snapshot)
         result = None
         if dry_run:
-            op.say(relocation.DRY)
+            op.say(DRY)
         elif todo.moves:
             question = f"Start {moves.count(len(todo.moves))} of {op.host} on other hosts?"
             op.confirm_typed(question, op.host, confirm)

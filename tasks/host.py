@@ -69,6 +69,7 @@ def save_running(op: Operator, dry_run: bool = False, yes: bool = False) -> None
 
     Example: fab -H vmhost1 host.save-running
     """
+    from tasks.cli.text import DRY
     from tasks.cluster.errors import Failed, HostSilent, Unknown
     from tasks.cluster.setup.steps import diff
 
@@ -83,7 +84,9 @@ def save_running(op: Operator, dry_run: bool = False, yes: bool = False) -> None
             was = "does not exist" if before is None else f"names {len(before)} VMs"
             op.say(f"{name}: /root/running_vms {was}, {len(after)} VMs run:")
             old = None if before is None else _lines(before)
-            op.say(diff("/root/running_vms", old, _lines(after)).rstrip("\n"))
+            op.say(diff("/root/running_vms", old, _lines(after)).rstrip("\n"), as_is=True)
+        if dry_run:
+            op.say(DRY)
         if dry_run or not changing:
             return
         again = "Type the same again."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tasks.cli import Hosts, Operator, vmtask
+from tasks.cli.text import DRY
 from tasks.cluster.planning.overrides import OF_A_MOVE
 
 
@@ -58,7 +59,7 @@ def migrate(
         guarding.note_unguarded(op, snapshot)
         result = None
         if dry_run:
-            op.say(relocation.DRY)
+            op.say(DRY)
         else:
             op.confirm(f"Move {moves.count(len(plan.moves))}?")
             begun = op.begin()

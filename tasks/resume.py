@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tasks.cli import Hosts, Operator, vmtask
+from tasks.cli.text import DRY
 
 if TYPE_CHECKING:
     from tasks.cluster.asking.session import Session
@@ -77,7 +78,7 @@ def resume(
         results: dict[str, Resumed] = {}
         code = 0
         if dry_run:
-            op.say(relocation.DRY)
+            op.say(DRY)
         elif able or (found.leftovers and not operation):
             if able:
                 guarding.note_unguarded(op, snapshot)

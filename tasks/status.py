@@ -106,6 +106,14 @@ def show(op: Operator, report: Report) -> None:
         op.output.table(vm_table(report))
         op.say()
     op.say(summary(report))
+    if op.hosts:
+        were = "were" if len(op.hosts) > 1 else "was"
+        op.say(f"Only {', '.join(op.hosts)} {were} asked: a VM may run elsewhere, too.")
+    for finding in report.findings:
+        text = finding.text + (f" (since {moment(finding.at)})" if finding.at else "")
+        op.say(f"! {text}", "bold red" if finding.grave else "yellow")
+        if finding.advice:
+            op.say(f"  {finding.advice}")
     guarding.note_unguarded(op, report.snapshot)
     guarding.note_outdated(op, report.snapshot)
     for one in report.snapshot.operations():
@@ -114,13 +122,6 @@ def show(op: Operator, report: Report) -> None:
             op.say(
                 f"Under way: '{one.command}' by {one.by}{since}" if one.command else "A command is under way."
             )
-    if op.hosts:
-        op.say(f"Only {', '.join(op.hosts)} was asked: a VM may run elsewhere, too.")
-    for finding in report.findings:
-        text = finding.text + (f" (since {moment(finding.at)})" if finding.at else "")
-        op.say(f"! {text}", "bold red" if finding.grave else "yellow")
-        if finding.advice:
-            op.say(f"  {finding.advice}")
 
 
 def summary(report: Report) -> str:
@@ -130,7 +131,8 @@ def summary(report: Report) -> str:
     unknown = len(report.snapshot.unsure())
     text = f"{answering} of {len(report.hosts)} hosts answered; {running} VMs run"
     text += f", {len(report.lines) - running} are off" if not unknown else " as far as is known"
-    return text + ("." if report.findings else ". Nothing needs a look.")
+    well = not report.findings and set(report.guards.values()) <= {"present"}
+    return text + (". Nothing needs a look." if well else ".")
 
 
 def host_table(report: Report) -> Table:

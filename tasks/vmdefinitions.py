@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.cli import Hosts, Operator, vmtask
+from tasks.cli.text import DRY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +75,8 @@ def define(op: Operator, file: str, dry_run: bool = False, yes: bool = False, js
                 else:
                     results.append(VmResult(new.vm, plan.host, "done"))
         vmreport.show_results(op, results, {"done": "defined", "already": "the same"})
+        if dry_run:
+            op.say(DRY)
         code = exit_code(results) if not dry_run else 0
         if json:
             op.output.document(vmreport.document(results, (), code))
@@ -125,7 +128,7 @@ def _show(op: Operator, plan: DefinePlan) -> None:
     if plan.present is None:
         op.say(f"{plan.new.vm.name} (UUID {plan.new.vm.uuid}) is new on {plan.host}.")
     elif plan.diff:
-        op.say(plan.diff)
+        op.say(plan.diff, as_is=True)
     elif plan.secrets_differ:
         op.say(f"{plan.host}: only its passwords differ; they are not shown.")
     for warning in plan.warnings:
@@ -168,6 +171,8 @@ def undefine(op: Operator, vm: str, dry_run: bool = False, yes: bool = False, js
             results = [defining.undefine(session, removal, begun) for removal in removals]
             code = exit_code(results)
         vmreport.show_results(op, results, {"done": "undefined"})
+        if dry_run:
+            op.say(DRY)
         if json:
             op.output.document(vmreport.document(results, (), code))
         return code

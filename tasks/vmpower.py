@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.cli import Hosts, Operator, vmtask
+from tasks.cli.text import DRY
 from tasks.cluster.planning.overrides import OF_A_START
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def start(
         there = [VmResult(v, host, "already", "runs there already") for v, host in plan.already]
         if dry_run:
             planned = [VmResult(s.vm, s.host, "planned", s.why, s.warnings) for s in plan.starts]
-            return _end(op, [*there, *planned], plan.refusals, {"already": "running"}, 0)
+            return _end(op, [*there, *planned], plan.refusals, {"already": "running"}, 0, dry_run=True)
         results, interrupted = vmwork.start_all(
             op, session, plan.starts, parallel=parallel, overrides=overrides
         )
@@ -212,7 +213,7 @@ def _stop(
         off = [VmResult(v, "", "already", "is off already") for v in plan.off]
         if dry_run:
             planned = [VmResult(s.vm, s.host, "planned") for s in plan.stops]
-            return _end(op, [*off, *planned], plan.refusals, words, 0)
+            return _end(op, [*off, *planned], plan.refusals, words, 0, dry_run=True)
         _ask(op, verb, plan.stops)
         results, interrupted = vmwork.stop_all(
             op, session, plan.stops, verb, parallel=parallel, timeout=timeout
@@ -242,10 +243,14 @@ def _end(
     refusals: Sequence[Refusal],
     words: Mapping[str, str],
     code: int,
+    *,
+    dry_run: bool = False,
 ) -> int:
     from tasks.cli import vmreport
 
     vmreport.show_results(op, results, words)
+    if dry_run:
+        op.say(DRY)
     if op.output.json:
         op.output.document(vmreport.document(results, refusals, code))
     return code

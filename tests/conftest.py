@@ -1,4 +1,4 @@
-"""What holds for every test: where CI is set, a skip is a failure; a run leaves nothing behind.
+"""What holds for every test: a skip is a failure with CI set, messages say `fab`, nothing stays behind.
 
 Tests may run in several processes (pytest-xdist). Each of these is a pytest of its own, with a practice
 cluster of its own; one more hands out the tests and puts the summary together.
@@ -17,6 +17,8 @@ import hypothesis
 import pytest
 
 from tests import leftovers
+
+os.environ.pop("VMFAB_CALL", None)
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tasks.cluster.events import Event, Phase
 
 #: Phases that happen on the source and on the target; the others name the place or happen everywhere.
-_ON_SOURCE = frozenset({Phase.SHUTTING_DOWN, Phase.DESTROYING, Phase.STOPPED})
+_ON_SOURCE = frozenset({Phase.SHUTTING_DOWN, Phase.DESTROYING, Phase.REBOOTED, Phase.STOPPED})
 _ON_TARGET = frozenset({Phase.STARTING, Phase.WATCHING, Phase.STARTED})
 
 

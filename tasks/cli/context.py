@@ -78,9 +78,9 @@ class Operator:
 
         return operation.begin(typed(), at=self.clock.now())
 
-    def say(self, text: str = "", style: str = "") -> None:
+    def say(self, text: str = "", style: str = "", *, as_is: bool = False) -> None:
         """See Output.say."""
-        self.output.say(text, style)
+        self.output.say(text, style, as_is=as_is)
 
     def warn(self, text: str) -> None:
         """See Output.warn."""

@@ -6,6 +6,8 @@ act on aliases of the inventory, plan over all hosts at once and open their conn
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from invoke import Call, Executor, Task
 from invoke.exceptions import Exit, ParseError
 
 from tasks.cli import exits
+from tasks.cli.commandline import as_typed_here
 from tasks.cli.context import Operator
 from tasks.cli.output import Output
 from tasks.cli.task import VmTask
@@ -29,6 +32,10 @@ NOT_HERE = {
     "prompt-for-passphrase": ("--prompt-for-passphrase", "Put the key into ssh-agent: ssh-add."),
     "prompt-for-sudo-password": ("--prompt-for-sudo-password", "vmfab uses sudo -n."),
 }
+
+
+#: What to type where the command line is not understood.
+LISTS = "fab --list shows the tasks, fab --help TASK all of one. Several VMs or hosts: one word, with commas."
 
 
 class OperatorCall(Call):
@@ -113,6 +120,11 @@ def install() -> None:
     program.executor_class = VmExecutor
     program.parse_tasks = _refusing(_spelled_out(program, program.parse_tasks))
     program.parse_cleanup = _refusing(program.parse_cleanup)
+    program.no_tasks_given = _no_task
+
+
+def _no_task() -> None:
+    raise Exit(f"fab: No task is given.\n{as_typed_here(LISTS)}", 2)
 
 
 def _spelled_out(program: Any, parse: Callable[[], None]) -> Callable[[], None]:
@@ -151,6 +163,10 @@ def _refusing(parse: Callable[[], None]) -> Callable[[], None]:
         try:
             parse()
         except ParseError as error:
-            raise Exit(f"fab: {error}\nfab --list shows the tasks, fab --help TASK all of one.", 2) from None
+            raise Exit(f"fab: {error}\n{as_typed_here(LISTS)}", 2) from None
+        except BrokenPipeError:
+            # fab --list | head: it has what it wanted. Python would flush once more and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Exit(code=0) from None
 
     return parse_or_refuse

@@ -7,6 +7,7 @@ from functools import partial
 
 from tasks.cli import settingup
 from tasks.cli.context import Operator
+from tasks.cli.text import DRY
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import HostError, Refused, Unknown
@@ -21,10 +22,12 @@ def install(op: Operator, *, dry_run: bool) -> int:
     """Install the guard on the operator's hosts, and adopt the VMs that run there."""
     with op.session() as session:
         adoptions = _adoptions(op, session)
-        plans = _plans(op, session, guard.plan)
+        plans = _plans(op, session, guard.plan, whole=dry_run)
         _show_adoptions(op, adoptions)
         todo = [plan for plan in plans if plan.changes]
         wanted = [one for one in adoptions if one.result == "adopt"]
+        if dry_run:
+            op.say(DRY)
         if dry_run or not (todo or wanted):
             return _code(adoptions)
         where = f"Change {', '.join(plan.host for plan in todo)}" if todo else "Write owner files"
@@ -40,7 +43,9 @@ def install(op: Operator, *, dry_run: bool) -> int:
 def remove(op: Operator, *, dry_run: bool) -> int:
     """Take the guard away from the operator's hosts."""
     with op.session() as session:
-        todo = [plan for plan in _plans(op, session, guard.plan_removal) if plan.changes]
+        todo = [plan for plan in _plans(op, session, guard.plan_removal, whole=dry_run) if plan.changes]
+        if dry_run:
+            op.say(DRY)
         if dry_run or not todo:
             return 0
         names = ", ".join(plan.host for plan in todo)
@@ -49,7 +54,9 @@ def remove(op: Operator, *, dry_run: bool) -> int:
         return 0
 
 
-def _plans(op: Operator, session: Session, look: Callable[[HostOps, Inventory], Plan]) -> list[Plan]:
+def _plans(
+    op: Operator, session: Session, look: Callable[[HostOps, Inventory], Plan], *, whole: bool
+) -> list[Plan]:
     """Look at all hosts of -H, and show what is to be done on each."""
     plans = []
     for host in op.hosts:
@@ -57,7 +64,7 @@ def _plans(op: Operator, session: Session, look: Callable[[HostOps, Inventory], 
             plans.append(look(ops, op.inventory))
     for plan in plans:
         if plan.changes:
-            settingup.show(op, plan)
+            settingup.show(op, plan, whole=whole)
         else:
             op.say(f"{plan.host}: already so")
     return plans
@@ -76,7 +83,7 @@ def note_unguarded(op: Operator, snapshot: Snapshot) -> None:
     if names:
         everywhere = len(names) > 1 and len(names) == len(snapshot.hosts)
         op.say(f"! No guard on {'any host' if everywhere else ', '.join(names)}.", "yellow")
-        op.say("  A virsh start typed there asks nobody. fab -H HOST host.guard")
+        op.say(f"  A virsh start typed there asks nobody. Install it: fab -H {','.join(names)} host.guard")
 
 
 def note_outdated(op: Operator, snapshot: Snapshot) -> None:
@@ -84,7 +91,7 @@ def note_outdated(op: Operator, snapshot: Snapshot) -> None:
     names = [f.host for f in snapshot.facts() if guard.state_on(f, op.inventory) == "outdated"]
     if names:
         op.say(f"! Another guard than this vmfab's on {', '.join(names)}.", "yellow")
-        op.say("  It holds, but lacks what is new, or was edited. fab -H HOST host.guard")
+        op.say(f"  It holds, but lacks what is new, or was edited: fab -H {','.join(names)} host.guard")
 
 
 def _observe(op: Operator, session: Session, *, acted: bool = False) -> Snapshot:

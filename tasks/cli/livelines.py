@@ -17,7 +17,8 @@ from tasks.cli.text import clean
 from tasks.cluster.clock import Clock
 from tasks.cluster.events import Event, Notify, Phase
 
-_ENDS = {Phase.MOVED: "green", Phase.STARTED: "green", Phase.STOPPED: "green", Phase.LEFT: "yellow"}
+_GOOD = (Phase.MOVED, Phase.STARTED, Phase.REBOOTED, Phase.STOPPED)
+_ENDS = {**dict.fromkeys(_GOOD, "green"), Phase.LEFT: "yellow"}
 
 
 @contextmanager

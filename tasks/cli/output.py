@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
+from tasks.cli.commandline import as_typed_here
 from tasks.cli.text import Table, block, plain
 
 
@@ -109,21 +110,26 @@ class Output:
         finally:
             self._elsewhere = None
 
-    def say(self, text: str = "", style: str = "") -> None:
-        """A line (or several) for the operator: what was seen, was done, or is to be typed next."""
+    def say(self, text: str = "", style: str = "", *, as_is: bool = False) -> None:
+        """A line (or several) for the operator: what was seen, was done, or is to be typed next.
+
+        Commands in it are written `fab ...` and shown as they have to be typed here; `as_is` leaves them,
+        for the contents of files.
+        """
+        text = block(text if as_is else as_typed_here(text))
         if self._elsewhere is not None:
-            self._elsewhere(block(text), style)
+            self._elsewhere(text, style)
         else:
-            self._write(self.main, block(text), style)
+            self._write(self.main, text, style)
 
     def warn(self, text: str) -> None:
         """Something that is not as it should be; goes with the report it belongs to."""
         self.say(text, "bold red")
 
     def error(self, text: str) -> None:
-        """The reason why the command ends, on standard error."""
+        """The reason why the command ends, on standard error; what it advises can be typed as it stands."""
         self.out.flush()
-        self._write(self.err, block(text), "")
+        self._write(self.err, block(as_typed_here(text)), "")
 
     def document(self, value: Any) -> None:
         """Print the JSON document of `--json`."""

@@ -21,9 +21,6 @@ from tasks.cluster.store.sharedstore import SharedStore
 
 FIRST_CTRL_C = "Interrupted: the moves under way are finished, no more are begun. Ctrl-C again stops now."
 
-#: The last line of a dry run.
-DRY = "Dry run: nothing was changed."
-
 
 def targets(op: Operator, to: str) -> tuple[str, ...]:
     """Aliases of the hosts after --to; empty when it was not given. Raises Refused for an unknown one."""

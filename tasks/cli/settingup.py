@@ -6,9 +6,13 @@ from collections.abc import Callable
 from functools import partial
 
 from tasks.cli.context import Operator
+from tasks.cli.text import DRY
 from tasks.cluster.errors import VmfabError
 from tasks.cluster.setup import steps as hostsetup
 from tasks.cluster.setup.steps import Change, Plan, Step
+
+#: Lines of a difference above which a new file is counted and not shown before the question.
+LONG = 6
 
 
 def set_up(op: Operator, step_of: Callable[[str], Step], *, dry_run: bool) -> None:
@@ -20,8 +24,10 @@ def set_up(op: Operator, step_of: Callable[[str], Step], *, dry_run: bool) -> No
     with op.session() as session:
         plans = [hostsetup.plan(session.host(name), step_of(name)) for name in op.hosts]
         for planned in plans:
-            show(op, planned)
+            show(op, planned, whole=dry_run)
         todo = [planned for planned in plans if planned.changes]
+        if dry_run:
+            op.say(DRY)
         if dry_run or not todo:
             return
         op.confirm(f"Change {', '.join(planned.host for planned in todo)}?")
@@ -36,13 +42,19 @@ def set_up(op: Operator, step_of: Callable[[str], Step], *, dry_run: bool) -> No
             op.say(f"{planned.host}: {step_of(planned.host).name} is set up", "green")
 
 
-def show(op: Operator, planned: Plan) -> None:
-    """Print what is there already and what would be changed, with the differences."""
+def show(op: Operator, planned: Plan, *, whole: bool = False) -> None:
+    """Print what is there already and what would be changed, with the differences.
+
+    A long file that is new is only counted unless `whole`: a question below 2,000 lines is not read.
+    """
     for finding in planned.findings:
         if isinstance(finding, Change):
-            op.say(f"{planned.host}: {finding.what}: to be {finding.why}", "bold")
-            if finding.diff:
-                op.say(finding.diff.rstrip("\n"))
+            lines = finding.diff.rstrip("\n").split("\n")
+            counted = not whole and lines[0] == "--- /dev/null" and len(lines) > LONG
+            more = f" ({len(lines) - 3} lines; --dry-run shows them)" if counted else ""
+            op.say(f"{planned.host}: {finding.what}: to be {finding.why}{more}", "bold")
+            if finding.diff and not counted:
+                op.say("\n".join(lines), as_is=True)
         else:
             op.say(f"{planned.host}: {finding.what}: already so, {finding.why}")
 

@@ -10,6 +10,9 @@ from datetime import datetime
 #: Unicode categories that can steer a terminal or hide what a name is: control, format, surrogate, line ends.
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
+#: The last line of a dry run.
+DRY = "Dry run: nothing was changed."
+
 
 def clean(text: str) -> str:
     """Make every character visible: a VM's name must not be able to steer the terminal."""

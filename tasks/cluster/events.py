@@ -21,6 +21,7 @@ class Phase(Enum):
     RETURNING = "starting again on the source"
     MOVED = "moved"
     STARTED = "started"
+    REBOOTED = "asked to reboot"
     STOPPED = "stopped"
     LEFT = "left where it is"
     FAILED = "failed"
@@ -31,7 +32,17 @@ class Phase(Enum):
         return self in _FINAL
 
 
-_FINAL = frozenset({Phase.MOVED, Phase.STARTED, Phase.STOPPED, Phase.LEFT, Phase.FAILED, Phase.UNKNOWN})
+_FINAL = frozenset(
+    {
+        Phase.MOVED,
+        Phase.STARTED,
+        Phase.REBOOTED,
+        Phase.STOPPED,
+        Phase.LEFT,
+        Phase.FAILED,
+        Phase.UNKNOWN,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

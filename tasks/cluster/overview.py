@@ -301,6 +301,9 @@ def _cordoned(cordons: Mapping[str, Cordon]) -> list[Finding]:
         advice = f"When it is ready again: fab -H {host} undrain."
         if cordon.why == EVACUATED:
             text = f"{host} was evacuated by {cordon.by}: its VMs were started elsewhere"
-            advice = f"When it is back: fab -H {host} undrain brings them back, with --stay they stay."
+            advice = (
+                f"When it is back: fab -H {host} undrain brings them back, with --stay they stay.\n"
+                "  If it stays away: take it out of hosts.ini, which is your word that it runs nothing."
+            )
         found.append(Finding("cordoned", text, host, advice=advice, at=cordon.at))
     return found

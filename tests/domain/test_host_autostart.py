@@ -56,6 +56,9 @@ def test_it_sets_a_host_up_and_is_content_then(sim: SimCluster, desk: Desk) -> N
     assert ended.code == 0, ended
     assert is_set_up(sim[ONE])
     assert "turned off for web" in ended.out
+    assert f"{afterboot.SCRIPT}: to be made (" in ended.out
+    assert "#!/bin/sh" not in ended.out, "a question below a whole file is not read"
+    assert "to be given the entry @reboot" in ended.out
     assert untouched(sim[TWO])
     sim.calls.clear()
     again = desk.type(autostart, hosts=[ONE])

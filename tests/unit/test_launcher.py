@@ -14,6 +14,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -23,7 +24,7 @@ TOOLS = ["cat", "cmp", "cp", "dirname", "env", "id", "ln", "mkdir", "readlink", 
 STAND_IN = """
 import json, os, sys
 def run():
-    names = ("VMFAB_INVENTORY", "VMFAB_LAB")
+    names = ("VMFAB_INVENTORY", "VMFAB_LAB", "VMFAB_CALL")
     print(json.dumps([os.getcwd(), sys.argv[1:], {n: os.environ[n] for n in names if n in os.environ}]))
 """
 
@@ -246,7 +247,10 @@ def test_inventory_becomes_absolute(made: Path, path: Path, tmp_path: Path, form
     assert code == 0
     assert told(out)[1:] == (
         ["--write-pyc", "--search-root", str(made), "status"],
-        {"VMFAB_INVENTORY": str(tmp_path / "my hosts.ini")},
+        {
+            "VMFAB_INVENTORY": str(tmp_path / "my hosts.ini"),
+            "VMFAB_CALL": f"{quote(str(made / 'fab'))} --inventory 'my hosts.ini'",
+        },
     )
 
 
@@ -264,7 +268,7 @@ def test_task_options_of_the_same_name_reach_the_task(made: Path, path: Path) ->
     assert code == 0
     assert told(out)[1:] == (
         ["--write-pyc", "--search-root", str(made), "status", "--lab", "--inventory", "x"],
-        {},
+        {"VMFAB_CALL": quote(str(made / "fab"))},
     )
 
 
@@ -291,13 +295,20 @@ def test_lab_enters_the_laptops_network(made: Path, path: Path, tmp_path: Path) 
     assert code == 0, err
     assert told(out)[1] == ["--write-pyc", "--search-root", str(made), "-H", "a", "drain"]
     assert Path(told(out)[2]["VMFAB_INVENTORY"]).resolve() == tmp_path / "hosts.ini"
+    assert told(out)[2]["VMFAB_CALL"] == quote(str(made / "fab")) + " --lab"
 
 
-def test_help_tells_of_the_launcher(made: Path, path: Path) -> None:
-    code, out, _ = fab(made, "--help", path=path)
-    assert code == 0
-    assert "--lab " in out
-    assert "--inventory FILE" in out
+@pytest.mark.parametrize("words", [(), ("-h",), ("--help",), ("--inventory=none.ini",)])
+def test_without_a_task_the_launcher_tells_its_options_and_all_tasks(
+    made: Path, path: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "none.ini").touch()
+    code, out, err = fab(made, *words, path=path, cwd=tmp_path)
+    assert (code, err) == (0, "")
+    *shown, asked = out.splitlines()
+    assert told(asked)[1] == ["--write-pyc", "--search-root", str(made), "--list"]
+    for option in ("--lab ", "--inventory FILE", "-H HOSTS", "--help TASK"):
+        assert option in "\n".join(shown)
 
 
 def test_lock_has_what_the_project_asks_for() -> None:

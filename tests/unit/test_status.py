@@ -66,6 +66,13 @@ def test_a_healthy_cluster_fits_on_a_screen() -> None:
     assert text.endswith("4 of 4 hosts answered; 2 VMs run, 1 are off. Nothing needs a look.\n")
 
 
+def test_a_cluster_without_the_guard_is_not_called_well() -> None:
+    with SimCluster() as sim:
+        _, text = run(sim)
+    assert "Nothing needs a look" not in text
+    assert text.index("hosts answered") < text.index("! No guard on any host.")
+
+
 def test_trouble_is_shown_as_what_it_is_and_holds_up_nothing_else() -> None:
     with SimCluster() as sim:
         sim.add_vm("web", "vmhost1")
@@ -120,7 +127,9 @@ def test_hosts_without_the_guard_or_with_another_are_named() -> None:
     guarding.note_unguarded(operator, snapshot)
     guarding.note_outdated(operator, snapshot)
     assert "! No guard on vmhost3." in out.getvalue()
+    assert "Install it: fab -H vmhost3 host.guard\n" in out.getvalue()
     assert "! Another guard than this vmfab's on vmhost2." in out.getvalue()
+    assert "or was edited: fab -H vmhost2 host.guard\n" in out.getvalue()
     states = [guard.state_on(facts, inventory) for facts in snapshot.facts()]
     assert states == ["present", "outdated", "absent"]
 

@@ -69,7 +69,7 @@ class Fence:
             lock = self._seize(snapshot)
         else:
             lock = Piece("its lock is free", f"{self.host} may be up, so it was not tried", OPEN)
-        beat = Piece("no sign of life", "told only by who has the lock", OPEN)
+        beat = Piece("no sign of life", "only who holds its lock can tell", OPEN)
         if self._ops is not None and lock.state == PROVED:
             say(f"Watching {QUIET:.0f} s for a sign of life of {self.host}")
             beat = self._listen()
@@ -109,7 +109,9 @@ class Fence:
                 name,
                 f"{host} has none on the store: it never ran the guard",
                 MISSING,
-                f"Nothing can prove its death. Boot it: it starts its VMs. Then: fab -H {host} host.guard",
+                f"Nothing can prove its death. Boot it, start its VMs there, then: fab -H {host} host.guard\n"
+                "  If it never boots again: make sure that it has no power, take it out of hosts.ini, which\n"
+                "  is your word that it runs nothing, and start its VMs elsewhere: fab -H HOST vm.start NAME",
             )
         return Piece(name, f"{keeper}: {error.detail}", MISSING, f"Look at the store on {keeper}.")
 

@@ -77,7 +77,7 @@ def _open(census: Census, trial: Trial) -> Iterator[Refusal]:
     if trial.target == trial.vm.domain.host:
         yield trial.refusal("runs it already")
     elif trial.target in trial.terms.sources:
-        yield trial.refusal("is to be emptied by the same command")
+        yield trial.refusal("VMs are to leave it in the same command")
     if trial.target in trial.terms.cordoned:
         yield trial.refusal("is cordoned")
 

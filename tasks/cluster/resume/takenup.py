@@ -188,7 +188,7 @@ class TakenUp(ColdMove):
         if start is None:
             return self._start_back(snapshot, f"{target} cannot take it: {against}.")
         self._prepare_start(start)
-        self._tell(Phase.STARTING, f"on {target}")
+        self._tell(Phase.DEFINING)
         try:
             with self._session.using(target) as ops:
                 if start.xml:

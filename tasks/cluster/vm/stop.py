@@ -60,7 +60,7 @@ class VmStop:
         except VmfabError as error:
             result, detail = "failed", str(error)
         self._lock.release()
-        phase = Phase.STARTED if result == "done" and self._verb is Verb.REBOOT else _PHASES.get(result)
+        phase = Phase.REBOOTED if result == "done" and self._verb is Verb.REBOOT else _PHASES.get(result)
         self._tell(phase or Phase.UNKNOWN, detail)
         took = self._clock.monotonic() - begin
         return VmResult(self._stop.vm, self._stop.host, result, detail, tuple(self._warnings), took)
@@ -108,7 +108,7 @@ class VmStop:
             raise Unknown(f"{error} It may or may not reboot.", hint) from error
         if state != "running":
             raise Failed(f"It is {state} on {self._stop.host} after the reboot ({reason}).")
-        return "done", "asked to reboot, and it runs"
+        return "done", "it runs; when a guest has rebooted cannot be seen from outside"
 
     def _take_out_of_lists(self) -> None:
         for host in self._stop.noted_on:

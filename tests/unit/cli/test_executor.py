@@ -120,6 +120,18 @@ def test_a_task_is_called_once_with_what_was_typed(fab: Fab, words: list[str], s
     assert (done.stdout, done.stderr, done.returncode) == (seen + "\n", "", 0)
 
 
+def test_hosts_without_a_task_are_refused(fab: Fab) -> None:
+    done = fab("-H", "a", VMFAB_CALL="./fab --lab")
+    assert (done.stdout, done.returncode) == ("", 2)
+    assert done.stderr.startswith("fab: No task is given.\n./fab --lab --list shows the tasks, ")
+
+
+@pytest.mark.parametrize("words", [["--list"], ["--help", "several"]])
+def test_a_list_whose_reader_ends_early_is_no_fault(fab: Fab, words: list[str]) -> None:
+    done = fab(*words, shell="| true; exit ${PIPESTATUS[0]}")
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
