@@ -1,4 +1,4 @@
-"""host.setup, host.packages and host.check on the simulated cluster, with every fault at every request."""
+"""host.setup, host.packages and host.check on the simulated cluster, with faults all along."""
 
 from __future__ import annotations
 
@@ -176,8 +176,9 @@ def test_a_silent_host_stops_it_before_anything_is_changed(sim: SimCluster, desk
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_fault_at_every_request(fault: str, when: str) -> None:
-    for n in count(1):
+def test_faults_all_along(fault: str, when: str) -> None:
+    # Every fifth request, another fifth for each fault: all of them would take minutes.
+    for n in count(1 + (list(FAULTS).index(fault) + (when == "after")) % 5, 5):
         with SimCluster((ONE, TWO), seed=n) as sim:
             desk = Desk(sim)
             strip(sim, ONE)
@@ -195,7 +196,7 @@ def test_every_fault_at_every_request(fault: str, when: str) -> None:
             if ended is not None and ended.code == 0:
                 assert has_all(sim)
         if not rule.struck:
-            assert n > 12, "it asks more often than that"
+            assert n > 40, "it asks more often than that"
             return
 
 
