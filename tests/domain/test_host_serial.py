@@ -68,7 +68,7 @@ def test_without_minicom_the_packages_are_named(sim: SimCluster, desk: Desk) -> 
     assert ended.code == 2
     assert "fab -H vmhost1 host.packages" in ended.err
     missing = {lack["step"]: lack for lack in desk.type(check, json=True).document["hosts"][0]["missing"]}
-    assert missing["serial"]["advice"] == "Type fab -H vmhost1 host.packages"
+    assert missing["serial"]["advice"] == "fab -H vmhost1 host.packages"
 
 
 # -- host.console -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Failed, HostError, HostSilent, LinkLost, Refused, Unknown
 from tasks.cluster.model import HostFacts, Inventory
 from tasks.cluster.setup import guard
-from tasks.cluster.setup.steps import run
+from tasks.cluster.setup.steps import Booted, run
 
 #: Seconds after which a host that still runs the old boot, and is not shutting down, was not rebooted.
 GOING_DOWN = 60.0
@@ -52,6 +52,7 @@ class Before:
 def look(session: Session, host: str) -> Before:
     """See that the host may be rebooted, and what it has. Raises Refused while VMs run there, HostSilent."""
     with session.using(host) as ops:
+        Booted().look(ops)
         facts = ops.observe()
         _refuse_while_used(facts)
         wanted = _mounts_of(session.inventory)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tasks.cluster.asking.hostops import HostOps
@@ -48,7 +48,7 @@ def steps(session: Session, host: str) -> tuple[Step, ...]:
     return tuple(stage.step(session, host) for stage in STAGES)
 
 
-def plan(ops: HostOps, wanted: tuple[Step, ...]) -> tuple[Plan | Later, ...]:
+def plan(ops: HostOps, wanted: Sequence[Step]) -> tuple[Plan | Later, ...]:
     """What each step would do on a host; a step that lacks what an earlier one will bring is Later.
 
     Raises HostSilent, Refused, and HostError: a step that fails although all before it are done.
