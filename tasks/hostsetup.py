@@ -167,8 +167,7 @@ def console(op: Operator, name: str) -> None:
             f"{host}'s minicom is not set up as {op.inventory.path} says.", f"Type fab -H {host} host.serial"
         )
     op.say(f"Console {name} on {known[name].device} of {host}. Leave it with Ctrl-A X.")
-    # -o: no modem is there to be initialized.
-    terminal.open(op, host, ["minicom", "-o", name])
+    terminal.open(op, host, ["minicom", name])
 
 
 @vmtask(
