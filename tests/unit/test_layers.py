@@ -25,6 +25,7 @@ PURE = (
     "tasks.cluster.planning",
     "tasks.cluster.asking.wire",
     "tasks.cluster.setup.crontab",
+    "tasks.cluster.setup.releases",
     "tasks.cluster.setup.templates",
 )
 REACHES_OUT = ("fabric", "paramiko", "subprocess", "socket", "asyncio", "multiprocessing", "os.system")

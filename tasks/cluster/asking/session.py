@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
-from tasks.cluster.asking.hostops import HostOps
+from tasks.cluster.asking.hostops import HostOps, Working
 from tasks.cluster.asking.link import Connector
 from tasks.cluster.asking.rounds import Round, Rounds
 from tasks.cluster.clock import Clock
@@ -20,6 +20,8 @@ from tasks.cluster.model import HostFacts, Inventory, RunningNow, Silent, Snapsh
 #: after which `status` has to say that it is silent.
 CONNECT = 5.0
 ANSWER = 9.0
+#: The same for who has time: a host that is being set up, or has just booted, may be busy.
+UNHURRIED = 20.0
 
 T = TypeVar("T")
 
@@ -30,9 +32,20 @@ class Session:
     Use it as a context manager. Nothing here decides; it asks, and says who did not answer.
     """
 
-    def __init__(self, inventory: Inventory, connector: Connector, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        inventory: Inventory,
+        connector: Connector,
+        clock: Clock | None = None,
+        working: Working | None = None,
+        connect: float = CONNECT,
+    ) -> None:
+        """`working` hears what long work on a host is at; `connect` seconds are given to each login."""
         self.inventory = inventory
+        self.clock = clock or Clock()
         self._connector = connector
+        self._working = working
+        self._connect = connect
         self._ops: dict[str, Future[HostOps]] = {}
         #: hosts that are proved to be dead, and what tells that they still are
         self._fences: dict[str, Callable[[], str]] = {}
@@ -40,12 +53,11 @@ class Session:
         self._pool = ThreadPoolExecutor(
             max_workers=max(8, 2 * len(inventory.hosts)), thread_name_prefix="host"
         )
-        clock = clock or Clock()
         self._plans: Rounds[HostFacts | Silent] = Rounds(
-            lambda names: self.each(names, lambda h: h.observe(plan=True)), clock
+            lambda names: self.each(names, lambda h: h.observe(plan=True)), self.clock
         )
         self._running: Rounds[RunningNow | Silent] = Rounds(
-            lambda names: self.each(names, lambda h: h.running()), clock
+            lambda names: self.each(names, lambda h: h.running()), self.clock
         )
 
     def __enter__(self) -> Session:
@@ -64,6 +76,24 @@ class Session:
     def host(self, name: str) -> HostOps:
         """The open link to a host; opens it if need be. Raises HostSilent."""
         return self._opening(name).result()
+
+    def renew(self, name: str) -> HostOps:
+        """Log in to a host anew and use this link from now on; the old one is closed. Raises HostSilent.
+
+        Until the new login has succeeded, the old link stays.
+        """
+        ops = self._pool.submit(self._open, name)
+        ops.result()
+        with self._lock:
+            before, self._ops[name] = self._ops.get(name), ops
+        if before is not None and before.done() and not before.cancelled() and before.exception() is None:
+            before.result().close()
+        return ops.result()
+
+    def tell(self, host: str, line: str) -> None:
+        """Tell whoever hears of long work what is waited for."""
+        if self._working is not None:
+            self._working(host, line)
 
     def current(self, ops: HostOps) -> bool:
         """Whether this is the open link to its host, as far as was noticed, and not one that was lost."""
@@ -115,8 +145,8 @@ class Session:
             return future
 
     def _open(self, name: str) -> HostOps:
-        link = self._connector(self.inventory.hosts[name], CONNECT)
-        return HostOps(link, self.inventory.mount)
+        link = self._connector(self.inventory.hosts[name], self._connect)
+        return HostOps(link, self.inventory.mount, self._working)
 
     def each(
         self, names: Iterable[str], ask: Callable[[HostOps], T], *, seconds: float = ANSWER
