@@ -51,6 +51,8 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.aski
                   -> {kept: path or null}; error "file" when what is there is not what was expected
     file.remove   {path, expect: sha256}            -> {kept: path or null}; the same
     command       {argv, input?, timeout}           -> {rc, out, err}
+    network       {}                                -> links, routes, netplan's files, ...: see `network`
+    netplan.check {files: {name: text}}             -> {rc, said}: what netplan makes of them, off to the side
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ import sys
 import threading
 import time
 
-from . import children, facts, files, lifecycle, remembering, runninglist, store, survey, virsh
+from . import children, facts, files, lifecycle, network, remembering, runninglist, store, survey, virsh
 from .problem import Problem, absolute_of, bad, flag_of, seconds_of, text_of, texts_of, uuid_of
 
 TYPE_CHECKING = False
@@ -366,6 +368,13 @@ def _command(r: Request) -> Args:
     return {"rc": rc, "out": out, "err": err}
 
 
+def _netplan_check(r: Request) -> Args:
+    texts = r.args.get("files")
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise bad("files is no mapping of names to texts")
+    return network.check(texts)
+
+
 #: Operation -> what serves it. The first group never changes anything.
 OPERATIONS: dict[str, Operation] = {
     "observe": lambda r: facts.observe(r.mount, plan=r.flag("plan")),
@@ -376,6 +385,8 @@ OPERATIONS: dict[str, Operation] = {
     "store.held": lambda r: {"held": survey.held(r.mount, texts_of(r.args, "paths"), r.left(store.SLOW))},
     "store.images": lambda r: survey.images(r.mount, seconds_of(r.args, "seconds")),
     "watch": _watch,
+    "network": lambda r: network.facts(),
+    "netplan.check": _netplan_check,
     "store.read": lambda r: {"text": store.read(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.list": lambda r: {"names": store.names(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.read_dir": _store_read_dir,
