@@ -229,11 +229,11 @@ def domains(text: str) -> tuple[str, ...]:
     return found
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """Read a whole number within bounds."""
+def number_between(least: int, most: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `least` to `most`."""
 
     def read(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        if not re.fullmatch(r"[0-9]{1,6}", text) or not least <= int(text) <= most:
             raise ValueError(text)
         return int(text)
 
@@ -257,9 +257,9 @@ INTERFACES = Kind("a list of addresses with their prefix", "10.0.0.11/24, 2001:d
 IP_ADDRESSES = Kind("a list of IP addresses", "10.0.0.2, 10.0.0.3", ip_addresses)
 GATEWAYS = Kind("an IP address, or one of IPv4 and one of IPv6", "10.0.0.1", gateways)
 DOMAINS = Kind("a list of domain names", "example.org", domains)
-VLAN = Kind("the number of a VLAN from 1 to 4094", "100", whole(1, 4094))
-PREFIX = Kind("the length of a prefix from 1 to 128", "24", whole(1, 128))
-MTU = Kind("a number of bytes from 1280 to 9216", "9000", whole(1280, 9216))
+VLAN = Kind("the number of a VLAN from 1 to 4094", "100", number_between(1, 4094))
+PREFIX = Kind("the length of a prefix from 1 to 128", "24", number_between(1, 128))
+MTU = Kind("a number of bytes from 1280 to 9216", "9000", number_between(1280, 9216))
 
 #: vmfab's own variables. A new one is a line here; README's table is made from it.
 VARIABLES: Mapping[str, Variable] = {
@@ -283,7 +283,9 @@ VARIABLES: Mapping[str, Variable] = {
     "vmfab_dns": Variable(IP_ADDRESSES, Scope.HOST, "its name servers; default as they are"),
     "vmfab_search": Variable(DOMAINS, Scope.HOST, "its search domains; default as they are"),
     "vmfab_vlan": Variable(
-        VLAN, Scope.HOST, "VLAN on the NIC that the bridge is for; default the one with the host's address, or none"
+        VLAN,
+        Scope.HOST,
+        "VLAN on the NIC that the bridge is for; default the one with the host's address, or none",
     ),
     "vmfab_shutdown_timeout": Variable(
         SECONDS, Scope.CLUSTER, "how long a VM may take to shut down before it is destroyed; default 180"

@@ -102,7 +102,7 @@ def read(host: str, texts: Mapping[str, str]) -> Configuration:
 def _network(host: str, path: str, text: str) -> Body:
     try:
         # Texts, lists and mappings only: nothing is constructed from tags.
-        found = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
+        found = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -148,7 +148,9 @@ def block(value: Value, indent: int = 0) -> str:
     """Write YAML in block style, `indent` spaces in; no line end at the end. The one place that quotes."""
     margin = " " * indent
     if is_mapping(value):
-        return "\n".join(f"{margin}{_scalar(key)}:{_behind(inner, indent + 2)}" for key, inner in value.items())
+        return "\n".join(
+            f"{margin}{_scalar(key)}:{_behind(inner, indent + 2)}" for key, inner in value.items()
+        )
     if isinstance(value, list):
         return "\n".join(_item(inner, indent) for inner in value)
     return margin + _scalar(value)
