@@ -285,7 +285,7 @@ VARIABLES: Mapping[str, Variable] = {
     "vmfab_vlan": Variable(
         VLAN,
         Scope.HOST,
-        "VLAN on the NIC that the bridge is for; default the one with the host's address, or none",
+        "VLAN on the NIC that the bridge is for; default as the host's address is",
     ),
     "vmfab_shutdown_timeout": Variable(
         SECONDS, Scope.CLUSTER, "how long a VM may take to shut down before it is destroyed; default 180"

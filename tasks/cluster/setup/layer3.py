@@ -1,4 +1,4 @@
-"""What a link has above its cable: addresses, routes, name servers. Taken from where it is, and overridden."""
+"""What a link has above its cable: addresses, routes, name servers; taken over, and overridden."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def of(body: Body) -> Body:
 def taken_over(network: Network, holder: Link, body: Body) -> Body:
     """All that a link is and does now, for another link that takes its place.
 
-    `body` is what netplan says about it; what the kernel has besides, by hand or by another program, is added.
+    `body` is what netplan says about it; what the kernel has besides, by hand or by another program, comes
+    on top.
     Raises Refused for a route over several links, which cannot be written.
     """
     found = of(body)
@@ -107,7 +108,7 @@ def _routes(network: Network, holder: Link, found: Mapping[str, Value]) -> list[
             continue
         if live.multipath:
             raise Refused(
-                f"{network.host}: the route to {live.to} goes over several links, which vmfab cannot carry over.",
+                f"{network.host}: the route to {live.to} has several ways, which vmfab does not carry over.",
                 "Write it into netplan's files first, or remove it.",
             )
         route = _written(live)
@@ -212,5 +213,9 @@ def _replaced(route: Value, gateways: tuple[str, ...]) -> bool:
 
 
 def ordered(body: Body) -> Body:
-    """In the order of KEYS, without what is empty."""
-    return {key: body[key] for key in KEYS if key in body and body[key] not in ([], {}, None)}
+    """In the order of KEYS, without empty lists (but link-local, where an empty one means none)."""
+    return {
+        key: body[key]
+        for key in KEYS
+        if key in body and (key == "link-local" or body[key] not in ([], {}, None, ""))
+    }

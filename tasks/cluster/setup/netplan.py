@@ -6,7 +6,7 @@ All scalars are text, as netplan reads them: PyYAML would take a MAC of digits f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -48,7 +48,7 @@ class Entry:
             return False
         if self.body.get("set-name") == link.name:
             return True
-        return is_mapping(match) and bool(match) and all(map(lambda m: _matches(link, *m), match.items()))
+        return is_mapping(match) and bool(match) and all(_matches(link, *one) for one in match.items())
 
 
 def _matches(link: Link, key: str, wanted: Value) -> bool:
@@ -149,11 +149,11 @@ def block(value: Value, indent: int = 0) -> str:
     margin = " " * indent
     if is_mapping(value):
         return "\n".join(
-            f"{margin}{_scalar(key)}:{_behind(inner, indent + 2)}" for key, inner in value.items()
+            f"{margin}{scalar(key)}:{_behind(inner, indent + 2)}" for key, inner in value.items()
         )
     if isinstance(value, list):
         return "\n".join(_item(inner, indent) for inner in value)
-    return margin + _scalar(value)
+    return margin + scalar(value)
 
 
 def _behind(value: Value, indent: int) -> str:
@@ -164,9 +164,9 @@ def _behind(value: Value, indent: int) -> str:
         return f" {value}"
     if isinstance(value, (dict, list)):
         if isinstance(value, list) and all(_short(one) for one in value):
-            return f" [{', '.join(map(_scalar, value))}]"
+            return f" [{', '.join(map(scalar, value))}]"
         return "\n" + block(value, indent)
-    return f" {_scalar(value)}"
+    return f" {scalar(value)}"
 
 
 def _item(value: Value, indent: int) -> str:
@@ -179,7 +179,7 @@ def _short(value: Value) -> bool:
     return not isinstance(value, (dict, list)) and bool(_PLAIN.fullmatch(str(value)))
 
 
-def _scalar(value: Value) -> str:
+def scalar(value: Value) -> str:
     """One text, quoted unless it is harmless."""
     if value is True or value is False:
         return str(value).lower()
@@ -195,19 +195,3 @@ def _escape(character: str) -> str:
     if code <= 0xFF:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
-
-
-def without(network: Body, gone: Iterable[tuple[str, str]]) -> dict[str, Body]:
-    """The sections of a file with their entries, but for those named (section, name) and empty sections."""
-    left: dict[str, Body] = {}
-    gone = set(gone)
-    for section, found in network.items():
-        if section in _GLOBAL:
-            continue
-        if not is_mapping(found):
-            left[section] = {}
-            continue
-        kept = {name: body for name, body in found.items() if (section, name) not in gone}
-        if kept:
-            left[section] = kept
-    return left
