@@ -21,6 +21,7 @@ from tasks.cluster.setup.templates import render
 PATIENCE = 120.0
 #: of these, seconds for the way back itself
 RETURN = 15.0
+SHORTEST = 30.0
 #: Seconds beyond `PATIENCE` for a host to be heard again.
 _GRACE = 60.0
 #: On the host; see templates/netplan-change.sh.j2. It is forgotten with a reboot, as what is tried.
@@ -125,7 +126,7 @@ class _Trial:
         self._host = host
         self._wanted = wanted
         self._patience = patience
-        self._script = script(host, network.netplan, wanted, max(int(patience - RETURN), 5))
+        self._script = script(host, network.netplan, wanted, int(patience - RETURN))
         self._silence = ""
 
     def make(self, ops: HostOps) -> str:
