@@ -61,16 +61,16 @@ class SimLan:
         self.complaint = ""
         #: links of VMs in a bridge
         self.taps: dict[str, str] = {}
-        self.links: dict[str, dict[str, Any]] = {}
+        #: None until somebody asks: most simulations never do, and reading YAML takes a while
+        self._links: dict[str, dict[str, Any]] | None = None
         self.connected = True
         self._state = ""
         self._trial = 0
-        self.apply()
 
     def unbridge(self, name: str = "50-cloud-init.yaml", text: str = UNBRIDGED) -> None:
         """Make it a host as its installer leaves it."""
         self.etc = {f"/etc/netplan/{name}": text.format(address=self.address)}
-        self.links = {}
+        self._links = {}
         self.apply()
 
     # -- what the kernel and netplan do --------------------------------------------------------------
@@ -86,6 +86,13 @@ class SimLan:
                     for entry, body in entries.items():
                         sections.setdefault(section, {}).setdefault(entry, {}).update(body or {})
         return sections
+
+    @property
+    def links(self) -> dict[str, dict[str, Any]]:
+        if self._links is None:
+            self._links = {}
+            self.apply()
+        return self._links
 
     def apply(self) -> None:
         """As netplan apply: makes and changes links, takes none away."""
@@ -203,8 +210,9 @@ class SimLan:
         """What is below /run is gone, and so are links that no file makes."""
         self.forget()
         self.run, self._state = {}, ""
-        self.links = {}
-        self.apply()
+        if self._links is not None:
+            self._links = {}
+            self.apply()
 
     def _say(self, state: str) -> None:
         self._state = state
