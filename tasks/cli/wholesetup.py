@@ -8,6 +8,7 @@ from functools import partial
 
 from tasks.cli import settingup
 from tasks.cli.context import Operator
+from tasks.cli.text import DRY
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Failed, HostError, HostSilent, Interrupted, Refused, Unknown, VmfabError
@@ -33,10 +34,12 @@ def set_up(op: Operator, *, dry_run: bool) -> None:
         plans = {name: _planned(session, name, steps) for name, steps in wanted.items()}
         for name, planned in plans.items():
             for one in planned:
-                _show(op, name, one)
+                _show(op, name, one, whole=dry_run)
         todo = {name: planned for name, planned in plans.items() if any(map(_is_open, planned))}
         if not todo:
             op.say(f"{', '.join(op.hosts)}: set up already, nothing was changed", "green")
+        if dry_run:
+            op.say(DRY)
         if dry_run or not todo:
             return
         later = any(isinstance(one, Later) for planned in todo.values() for one in planned)
@@ -123,11 +126,11 @@ def _differs(before: Plan | Later, now: Plan) -> bool:
     return [(c.what, c.why, c.diff) for c in now.changes] != [(c.what, c.why, c.diff) for c in before.changes]
 
 
-def _show(op: Operator, host: str, one: Plan | Later) -> None:
+def _show(op: Operator, host: str, one: Plan | Later, *, whole: bool = False) -> None:
     if isinstance(one, Later):
         op.say(f"{host}: {one.step.name}: comes after {one.after} ({one.lacks})", "bold")
     elif one.changes:
-        settingup.show(op, one)
+        settingup.show(op, one, whole=whole)
     else:
         op.say(f"{host}: {one.step.name}: already so")
 

@@ -52,6 +52,8 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.aski
                   -> {kept: path or null}; error "file" when what is there is not what was expected
     file.remove   {path, expect: sha256}            -> {kept: path or null}; the same
     command       {argv, input?, timeout}           -> {rc, out, err}
+    network       {}                                -> links, routes, netplan's files, ...: see `network`
+    netplan.check {files: {name: text}}             -> {rc, said}: what netplan makes of them, off to the side
     work          {argv, timeout, log, env}         -> {rc, out}; events {waited, line} each second
 """
 
@@ -71,6 +73,7 @@ from . import (
     facts,
     files,
     lifecycle,
+    network,
     remembering,
     runninglist,
     storechild,
@@ -388,6 +391,13 @@ def _command(r: Request) -> Args:
     return {"rc": rc, "out": out, "err": err}
 
 
+def _netplan_check(r: Request) -> Args:
+    texts = r.args.get("files")
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise bad("files is no mapping of names to texts")
+    return network.check(texts)
+
+
 def _work(r: Request) -> Args:
     argv, env = texts_of(r.args, "argv"), r.args.get("env", {})
     if not argv:
@@ -407,6 +417,8 @@ OPERATIONS: dict[str, Operation] = {
     "store.held": lambda r: {"held": survey.held(r.mount, texts_of(r.args, "paths"), r.patience)},
     "store.images": lambda r: survey.images(r.mount, seconds_of(r.args, "seconds")),
     "watch": _watch,
+    "network": lambda r: network.facts(),
+    "netplan.check": _netplan_check,
     "store.read": lambda r: {"text": storefiles.read(r.mount, r.text("path"), r.patience)},
     "store.list": lambda r: {"names": storefiles.names(r.mount, r.text("path"), r.patience)},
     "store.read_dir": _store_read_dir,
