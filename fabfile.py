@@ -10,6 +10,7 @@ from tasks import (
     evacuate,
     history,
     host,
+    hostverify,
     labtasks,
     migrate,
     resume,
@@ -34,7 +35,9 @@ ns = Collection(
     resume.resume,
     status.status,
 )
-ns.add_collection(Collection.from_module(host))
+hosts = Collection.from_module(host)
+hosts.add_task(hostverify.verify)
+ns.add_collection(hosts)
 ns.add_collection(Collection.from_module(labtasks), name="lab")
 
 vms = Collection.from_module(vm)

@@ -14,6 +14,7 @@ from tasks import check
 def tests(tmp_path: Path) -> Path:
     for name in (
         "bench/test_b.py",
+        "hosts/test_h.py",
         "lab/test_l.py",
         "unit/deep/test_u.py",
         "contract/test_c.py",
