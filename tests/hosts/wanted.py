@@ -53,6 +53,8 @@ class Wanted:
     storage_nic: str
     storage_mtu: str
     ocfs2_cluster: str
+    #: beats of 2 s without which a host is thrown out
+    ocfs2_threshold: str
     #: of all hosts, this one too: name to address in the storage network
     nodes: dict[str, str]
     stores: tuple[Store, ...]
@@ -98,6 +100,7 @@ def _host(ini: Ini, name: str, folder: Path) -> Wanted:
         storage_nic=own.get("vmfab_storage_nic", ""),
         storage_mtu=own.get("vmfab_storage_mtu", ""),
         ocfs2_cluster=own.get("vmfab_ocfs2_cluster", "vmfab"),
+        ocfs2_threshold=own.get("vmfab_ocfs2_threshold", "31"),
         nodes={
             one: _variables(ini, one).get("vmfab_storage_address", "") for one in _members(ini, "vmhosts")
         },
