@@ -10,6 +10,7 @@ from tasks import (
     evacuate,
     history,
     host,
+    hostsetup,
     hostverify,
     labtasks,
     migrate,
@@ -35,7 +36,10 @@ ns = Collection(
     resume.resume,
     status.status,
 )
+
 hosts = Collection.from_module(host)
+for step in Collection.from_module(hostsetup).tasks.values():
+    hosts.add_task(step)
 hosts.add_task(hostverify.verify)
 ns.add_collection(hosts)
 ns.add_collection(Collection.from_module(labtasks), name="lab")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import posixpath
@@ -14,6 +15,7 @@ from tasks.onhost import facts, images, runninglist
 from tasks.onhost.mirror import marked, merged
 from tests.sim import hooks, process
 from tests.sim.errors import AgentError, NoSuchDomain, VirshError
+from tests.sim.files import Tree
 from tests.sim.guests import Guest
 from tests.sim.host import SimHost
 from tests.sim.store import MOUNT
@@ -99,8 +101,8 @@ class Agent:
         if "uuid" in args and not _UUID.fullmatch(str(args["uuid"])):
             raise AgentError("bad-request", f"uuid is {args['uuid']!r}")
         self._for_change = max(1.0, deadline - 5.5)
-        if op == "wait_off":
-            return self._wait_off(emit=emit, **args)
+        if op in ("wait_off", "work"):
+            return (self._wait_off if op == "wait_off" else self._work)(emit=emit, **args)
         if op not in self._ops:
             raise AgentError("bad-request", f"there is no operation {op!r}")
         try:
@@ -481,6 +483,9 @@ class Agent:
 
     def _file_read(self, path: str) -> Reply:
         self._pause(READ_TIME)
+        if path.startswith("/proc/"):
+            text = Tree(self.host).read(path).decode()
+            return {"text": text, "mode": 0o444, "sha256": hashlib.sha256(text.encode()).hexdigest()}
         return self.host.disk.read(path)
 
     def _file_write(self, path: str, text: str, mode: int, expect: str | None) -> Reply:
@@ -500,6 +505,15 @@ class Agent:
             rc, out, err = self.host.systemctl(argv[1:])
             return {"rc": rc, "out": out, "err": err}
         return self.host.disk.run(argv, input)
+
+    def _work(self, argv: list[str], timeout: float, log: str, env: dict[str, str], emit: Emit) -> Reply:
+        """Three seconds of work; it is done to its end whatever becomes of the connection."""
+        for second in (1.0, 2.0):
+            self._pause(1.0)
+            emit({"waited": second, "line": f"{argv[0]} is at it"})
+        self._pause(1.0)
+        ended = self.host.disk.run(argv, "")
+        return {"rc": ended["rc"], "out": ended["out"] + ended["err"]}
 
     # -- store ---------------------------------------------------------------------------------------
 

@@ -24,6 +24,9 @@ _SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([kKMGT])(iB|B|)")
 _SECONDS = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(s|min|h|)")
 _LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}\$?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_DEVICE = re.compile(r"/dev/[A-Za-z0-9_.:/+-]{1,200}")
+_SPEEDS = (300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600)
 _POWER = {"k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -42,6 +45,7 @@ class Scope(Enum):
     HOST = "a cluster host, or a group of them"
     CLUSTER = "[vmhosts:vars] or [all:vars]"
     STORE = "a store, or a group of them"
+    CONSOLE = "a console, or a group of them"
     RULE = "[apart_NAME:vars]"
 
 
@@ -174,6 +178,34 @@ def file_name(text: str) -> str:
     return text
 
 
+def alias(text: str) -> str:
+    """Read the name of a host in the inventory."""
+    if not _ALIAS.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
+def device(text: str) -> str:
+    """Read the path of a device."""
+    if not _DEVICE.fullmatch(text) or ".." in text.split("/"):
+        raise ValueError(text)
+    return text
+
+
+def speed(text: str) -> int:
+    """Read the speed of a serial line, in bits per second."""
+    if not re.fullmatch(r"[1-9][0-9]{2,5}", text) or int(text) not in _SPEEDS:
+        raise ValueError(text)
+    return int(text)
+
+
+def parity(text: str) -> str:
+    """Read the parity of a serial line."""
+    if text.lower() not in ("none", "even", "odd"):
+        raise ValueError(text)
+    return text.lower()
+
+
 def login(text: str) -> str:
     """Read a user's name."""
     if not _LOGIN.fullmatch(text):
@@ -193,6 +225,10 @@ TIMEOUTS = Kind("a list of NAME=SECONDS, each name once", "mail=600, win*=900", 
 MOUNT_POINT = Kind("an absolute path without spaces", "/vmstorage", mount_point)
 FILE = Kind("the path of a file", "~/.ssh/config", file_name)
 LOGIN = Kind("a user name", "root", login)
+ALIAS = Kind("the name of a cluster host", "vmhost1", alias)
+DEVICE = Kind("the path of a device", "/dev/ttyS0", device)
+SPEED = Kind("a usual speed in bits per second", "115200", speed)
+PARITY = Kind("none, even or odd", "none", parity)
 
 #: vmfab's own variables. A new one is a line here; README's table is made from it.
 VARIABLES: Mapping[str, Variable] = {
@@ -214,6 +250,12 @@ VARIABLES: Mapping[str, Variable] = {
         MOUNT_POINT, Scope.STORE, "where the hosts mount the store; every store needs it"
     ),
     "vmfab_holds_vms": Variable(BOOLEAN, Scope.STORE, "whether the VMs' images lie there; default yes"),
+    "vmfab_console_host": Variable(
+        ALIAS, Scope.CONSOLE, "the host to whose serial line the console is connected; every console needs it"
+    ),
+    "vmfab_device": Variable(DEVICE, Scope.CONSOLE, "the serial line there; default /dev/ttyS0"),
+    "vmfab_speed": Variable(SPEED, Scope.CONSOLE, "its speed; default 115200"),
+    "vmfab_parity": Variable(PARITY, Scope.CONSOLE, "its parity; default none"),
     "vmfab_vms": Variable(VM_NAMES, Scope.RULE, "VMs, by name or pattern, of which no two may share a host"),
 }
 
