@@ -51,6 +51,8 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.aski
                   -> {kept: path or null}; error "file" when what is there is not what was expected
     file.remove   {path, expect: sha256}            -> {kept: path or null}; the same
     command       {argv, input?, timeout}           -> {rc, out, err}
+    network       {}                                -> links, routes, netplan's files, ...: see `network`
+    netplan.check {files: {name: text}}             -> {rc, said}: what netplan makes of them, off to the side
     work          {argv, timeout, log, env}         -> {rc, out}; events {waited, line} each second
 """
 
@@ -65,7 +67,19 @@ import sys
 import threading
 import time
 
-from . import children, facts, files, lifecycle, remembering, runninglist, store, survey, virsh, work
+from . import (
+    children,
+    facts,
+    files,
+    lifecycle,
+    network,
+    remembering,
+    runninglist,
+    store,
+    survey,
+    virsh,
+    work,
+)
 from .problem import Problem, absolute_of, bad, flag_of, seconds_of, text_of, texts_of, uuid_of
 
 TYPE_CHECKING = False
@@ -367,6 +381,13 @@ def _command(r: Request) -> Args:
     return {"rc": rc, "out": out, "err": err}
 
 
+def _netplan_check(r: Request) -> Args:
+    texts = r.args.get("files")
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise bad("files is no mapping of names to texts")
+    return network.check(texts)
+
+
 def _work(r: Request) -> Args:
     argv, env = texts_of(r.args, "argv"), r.args.get("env", {})
     if not argv:
@@ -386,6 +407,8 @@ OPERATIONS: dict[str, Operation] = {
     "store.held": lambda r: {"held": survey.held(r.mount, texts_of(r.args, "paths"), r.left(store.SLOW))},
     "store.images": lambda r: survey.images(r.mount, seconds_of(r.args, "seconds")),
     "watch": _watch,
+    "network": lambda r: network.facts(),
+    "netplan.check": _netplan_check,
     "store.read": lambda r: {"text": store.read(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.list": lambda r: {"names": store.names(r.mount, r.text("path"), r.left(store.SLOW))},
     "store.read_dir": _store_read_dir,

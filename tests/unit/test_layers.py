@@ -24,7 +24,12 @@ PURE = (
     "tasks.cluster.overview",
     "tasks.cluster.planning",
     "tasks.cluster.asking.wire",
+    "tasks.cluster.asking.network",
+    "tasks.cluster.setup.bridgeplan",
     "tasks.cluster.setup.crontab",
+    "tasks.cluster.setup.layer3",
+    "tasks.cluster.setup.links",
+    "tasks.cluster.setup.netplan",
     "tasks.cluster.setup.templates",
 )
 REACHES_OUT = ("fabric", "paramiko", "subprocess", "socket", "asyncio", "multiprocessing", "os.system")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from tasks.cluster.asking import wire
 from tasks.cluster.asking.hostfiles import Ended, HostFile
 from tasks.cluster.asking.link import Link, Progress
+from tasks.cluster.asking.network import Network, network
 from tasks.cluster.asking.storeimages import Survey, survey
 from tasks.cluster.errors import HostError
 from tasks.cluster.model import FileId, HostFacts, RunningNow
@@ -122,6 +123,19 @@ class HostOps:
     def store_holds(self, path: str) -> bool:
         """Whether a lock that was taken over this connection is still held."""
         return bool(self._call("store.holds", deadline=READ, mount=self._mount, path=path)["held"])
+
+    def network(self) -> Network:
+        """The host's links, addresses and routes, and the files that configure them."""
+        return self._understood(network, self._call("network", deadline=READ))
+
+    def netplan_check(self, texts: Mapping[str, str]) -> str:
+        """What netplan complains about in these files of /etc/netplan, by name; "" when they are good.
+
+        The host's own files are not touched. Raises HostError "bad-request" when it has no netplan.
+        """
+        reply = self._call("netplan.check", deadline=30.0, files=dict(texts))
+        said = str(reply["said"]).strip()
+        return "" if int(reply["rc"]) == 0 else said or "it gave no reason"
 
     def file_read(self, path: str) -> HostFile:
         """A file on the host's own disk. Raises HostError of kind "file" for what is no regular file."""

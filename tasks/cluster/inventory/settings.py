@@ -23,6 +23,7 @@ _HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*\.?")
 _SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([kKMGT])(iB|B|)")
 _SECONDS = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(s|min|h|)")
 _LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}\$?")
+_LINK = re.compile(r"(?!\.{1,2}$)[^\s/:%\x00-\x1f\x7f]{1,15}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _DEVICE = re.compile(r"/dev/[A-Za-z0-9_.:/+-]{1,200}")
@@ -213,6 +214,64 @@ def login(text: str) -> str:
     return text
 
 
+def link_name(text: str) -> str:
+    """Read the name of a network interface, as Linux allows it."""
+    if not _LINK.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
+def _comma_list(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def interfaces(text: str) -> tuple[str, ...]:
+    """Read addresses with the length of their network's prefix, separated by commas."""
+    found = []
+    for word in _comma_list(text):
+        if "/" not in word:
+            raise ValueError(word)
+        found.append(str(ipaddress.ip_interface(word)))
+    if len(set(found)) != len(found):
+        raise ValueError(text)
+    return tuple(found)
+
+
+def ip_addresses(text: str) -> tuple[str, ...]:
+    """Read IP addresses, separated by commas."""
+    found = tuple(map(ip_address, _comma_list(text)))
+    if len(set(found)) != len(found):
+        raise ValueError(text)
+    return found
+
+
+def gateways(text: str) -> tuple[str, ...]:
+    """Read an address, or one of IPv4 and one of IPv6."""
+    found = ip_addresses(text)
+    if len({":" in address for address in found}) != len(found):
+        raise ValueError(text)
+    return found
+
+
+def domains(text: str) -> tuple[str, ...]:
+    """Read domain names, separated by commas."""
+    found = tuple(_comma_list(text))
+    if not all(_HOST_NAME.fullmatch(name) for name in found):
+        raise ValueError(text)
+    return found
+
+
+def number_between(least: int, most: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `least` to `most`."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,6}", text) or not least <= int(text) <= most:
+            raise ValueError(text)
+        return int(text)
+
+    return read
+
+
 ADDRESS = Kind("an IP address or host name", "192.168.0.21", address)
 IP_ADDRESS = Kind("an IP address", "192.168.0.21", ip_address)
 PORT = Kind("a port number from 1 to 65535", "2222", port)
@@ -229,11 +288,41 @@ ALIAS = Kind("the name of a cluster host", "vmhost1", alias)
 DEVICE = Kind("the path of a device", "/dev/ttyS0", device)
 SPEED = Kind("a usual speed in bits per second", "115200", speed)
 PARITY = Kind("none, even or odd", "none", parity)
+LINK = Kind("the name of a network interface", "eno1", link_name)
+INTERFACES = Kind("a list of addresses with their prefix", "10.0.0.11/24, 2001:db8::11/64", interfaces)
+IP_ADDRESSES = Kind("a list of IP addresses", "10.0.0.2, 10.0.0.3", ip_addresses)
+GATEWAYS = Kind("an IP address, or one of IPv4 and one of IPv6", "10.0.0.1", gateways)
+DOMAINS = Kind("a list of domain names", "example.org", domains)
+VLAN = Kind("the number of a VLAN from 1 to 4094", "100", number_between(1, 4094))
+PREFIX = Kind("the length of a prefix from 1 to 128", "24", number_between(1, 128))
+MTU = Kind("a number of bytes from 1280 to 9216", "9000", number_between(1280, 9216))
 
 #: vmfab's own variables. A new one is a line here; README's table is made from it.
 VARIABLES: Mapping[str, Variable] = {
     "vmfab_reserve": Variable(SIZE, Scope.HOST, "memory that no VM is planned into; default 0"),
     "vmfab_storage_address": Variable(IP_ADDRESS, Scope.HOST, "the host's address in the storage network"),
+    "vmfab_storage_nic": Variable(
+        LINK, Scope.HOST, "the NIC of the storage network; default the one that has `vmfab_storage_address`"
+    ),
+    "vmfab_storage_prefix": Variable(
+        PREFIX, Scope.HOST, "prefix of the storage network, where the address is new; default 24"
+    ),
+    "vmfab_storage_mtu": Variable(MTU, Scope.HOST, "MTU of the storage NIC; default what it has"),
+    "vmfab_nic": Variable(
+        LINK, Scope.HOST, "the NIC below the bridge; default the one that has the host's address"
+    ),
+    "vmfab_bridge": Variable(LINK, Scope.HOST, "name of the bridge; default br0"),
+    "vmfab_addresses": Variable(
+        INTERFACES, Scope.HOST, "addresses of the bridge; default those that the host has"
+    ),
+    "vmfab_gateway": Variable(GATEWAYS, Scope.HOST, "its default gateway; default as it is"),
+    "vmfab_dns": Variable(IP_ADDRESSES, Scope.HOST, "its name servers; default as they are"),
+    "vmfab_search": Variable(DOMAINS, Scope.HOST, "its search domains; default as they are"),
+    "vmfab_vlan": Variable(
+        VLAN,
+        Scope.HOST,
+        "VLAN on the NIC that the bridge is for; default as the host's address is",
+    ),
     "vmfab_shutdown_timeout": Variable(
         SECONDS, Scope.CLUSTER, "how long a VM may take to shut down before it is destroyed; default 180"
     ),

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.cluster.setup import netplan
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -17,7 +19,8 @@ FOLDER = Path(__file__).resolve().parents[3] / "templates"
 def render(name: str, /, **values: object) -> str:
     """The text of templates/`name`, filled in.
 
-    The filter `quoted` makes a text one word for a shell, `python` makes a value a literal of Python. Raises
+    The filter `quoted` makes a text one word for a shell, `python` makes a value a literal of Python, `yaml`
+    a text a scalar of YAML and `yaml_block(N)` a mapping lines of YAML, indented by N spaces. Raises
     jinja2.UndefinedError when a value that the template wants is missing: half a file must never reach a
     host.
     """
@@ -36,6 +39,8 @@ def _environment() -> Environment:
     )
     environment.filters["quoted"] = lambda value: shlex.quote(str(value))
     environment.filters["python"] = _python
+    environment.filters["yaml"] = netplan.scalar
+    environment.filters["yaml_block"] = netplan.block
     return environment
 
 
