@@ -93,7 +93,7 @@ def shipped(started: list[subprocess.Popen[bytes]], python: str = sys.executable
 def changed(started: list[subprocess.Popen[bytes]], change: str) -> Agent:
     """The same loop with something set differently, which the shipped one has no switch for."""
     process = pipes(
-        sys.executable, "-c", f"from tasks.onhost import serve, store, virsh; {change}; serve.main()"
+        sys.executable, "-c", f"from tasks.onhost import serve, storechild, virsh; {change}; serve.main()"
     )
     started.append(process)
     agent = Agent(process)
@@ -236,7 +236,7 @@ def test_it_ends_when_nothing_is_heard(started: list[subprocess.Popen[bytes]]) -
 def test_a_lock_lasts_as_long_as_its_agent(started: list[subprocess.Popen[bytes]]) -> None:
     folder = f".vmfab-test-{uuid4()}"
     try:
-        first, second = (changed(started, f"store.FOLDER = '{folder}'") for _ in range(2))
+        first, second = (changed(started, f"storechild.FOLDER = '{folder}'") for _ in range(2))
         lock: dict[str, Any] = {"mount": MOUNT, "path": "locks/vm-1"}
         assert first.call("store.lock", **lock, holder='{"by": "first"}')["ok"] == {}
         refused = second.call("store.lock", **lock, holder='{"by": "second"}')["error"]
@@ -258,7 +258,7 @@ def test_a_lock_outlives_its_agent_until_the_change_under_way_has_ended(
     fake.put("state", "shut off (shutdown)")
     fake.put("slow", "1.5")
     folder = f".vmfab-test-{uuid4()}"
-    change = f"store.FOLDER = '{folder}'; virsh._ENV['PATH'] = '{tmp_path}:/usr/bin:/bin'"
+    change = f"storechild.FOLDER = '{folder}'; virsh._ENV['PATH'] = '{tmp_path}:/usr/bin:/bin'"
     try:
         first, second = changed(started, change), changed(started, change)
         lock: dict[str, Any] = {"mount": MOUNT, "path": f"locks/vm-{uuid}", "holder": "{}"}
@@ -281,7 +281,8 @@ def test_a_lock_given_back_during_a_change_is_free_at_once(
     fake = FakeVirsh(tmp_path, uuid)
     fake.put("slow", "2")
     folder = f".vmfab-test-{uuid4()}"
-    agent = changed(started, f"store.FOLDER = '{folder}'; virsh._ENV['PATH'] = '{tmp_path}:/usr/bin:/bin'")
+    change = f"storechild.FOLDER = '{folder}'; virsh._ENV['PATH'] = '{tmp_path}:/usr/bin:/bin'"
+    agent = changed(started, change)
     try:
         lock = {"mount": MOUNT, "path": "locks/x"}
         assert agent.call("store.lock", **lock, holder="{}")["ok"] == {}
