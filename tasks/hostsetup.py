@@ -60,6 +60,45 @@ def packages(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
     settingup.set_up(op, lambda host: packages.step(host, op.clock), dry_run=dry_run)
 
 
+@vmtask(
+    Hosts.SEVERAL,
+    help={"timeout": "Seconds until the old network is back, unless a new login has worked; default 120."},
+)
+def bridge(op: Operator, timeout: float | None = None, dry_run: bool = False, yes: bool = False) -> None:
+    """Put a bridge over a host's NIC, for its VMs.
+
+    The bridge gets the NIC's addresses, routes, name servers and MAC; the storage NIC its address and MTU.
+    Writes one file for netplan, in the place of those that say something about these NICs; what else they say
+    stays in it, and they are kept below /var/backups/vmfab. hosts.ini may ask for something else than what
+    the host has. netplan checks the files off to the side before anything is touched.
+
+    The new network is tried first, in /run, and lasts when a new ssh login has worked. Else the old one is
+    back by itself after --timeout, also when this computer is gone, and after a reboot. The host is off the
+    network for some seconds. A bridge that is there already, by whoever's hand, is left alone.
+
+    Refused when VMs use the bridge that is to be changed; when the NIC is part of a bond or of another
+    bridge, is wireless, or carries a VM's macvtap; when ifupdown or NetworkManager configures it.
+
+    Exit codes: 0 in place and verified, 1 it failed and the old network is back, 2 refused, 3 the host is not
+    heard any more: look at its console.
+
+    Examples:
+        fab -H vmhost1 host.bridge --dry-run
+        fab -H vmhost1 host.bridge
+    """
+    from tasks.cli import settingup
+    from tasks.cluster.errors import Refused
+    from tasks.cluster.setup import bridge
+
+    patience = bridge.PATIENCE if timeout is None else timeout
+    if patience < bridge.SHORTEST:
+        raise Refused(
+            f"--timeout {patience:g} is too short for a new login and the way back.",
+            f"Give it at least {bridge.SHORTEST:g} seconds.",
+        )
+    settingup.set_up_with(op, lambda session, host: bridge.step(session, host, patience), dry_run=dry_run)
+
+
 @vmtask(Hosts.FILTER)
 def check(op: Operator, json: bool = False) -> int:
     """Tell what a host's set-up lacks.

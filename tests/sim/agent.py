@@ -78,6 +78,8 @@ class Agent:
             "file.remove": self._file_remove,
             "command": self._command,
             "clock": self._clock,
+            "network": self._network,
+            "netplan.check": self._netplan_check,
             "store.held": self._store_held,
             "store.images": self._store_images,
             "store.read": self._store_read,
@@ -496,6 +498,14 @@ class Agent:
         self._pause(READ_TIME)
         return self.host.disk.remove(path, expect)
 
+    def _network(self) -> Reply:
+        self._pause(READ_TIME)
+        return self.host.lan.facts()
+
+    def _netplan_check(self, files: dict[str, str]) -> Reply:
+        self._pause(READ_TIME)
+        return self.host.lan.check(files)
+
     def _command(self, argv: list[str], input: str, timeout: float) -> Reply:
         self._pause(READ_TIME)
         if argv[:3] == ["/usr/bin/python3", "-IS", "-c"]:
@@ -504,7 +514,8 @@ class Agent:
         if argv[0] == "systemctl":
             rc, out, err = self.host.systemctl(argv[1:])
             return {"rc": rc, "out": out, "err": err}
-        return self.host.disk.run(argv, input)
+        changed = self.host.lan.command(argv)
+        return self.host.disk.run(argv, input) if changed is None else changed
 
     def _work(self, argv: list[str], timeout: float, log: str, env: dict[str, str], emit: Emit) -> Reply:
         """Three seconds of work; it is done to its end whatever becomes of the connection."""

@@ -61,8 +61,10 @@ class SimCluster:
         #: seconds of the way to a host, one way
         self.delay = 0.002
         self.hosts = {
-            name: SimHost(self, name, memory_gib if isinstance(memory_gib, int) else memory_gib[name], cpus)
-            for name in names
+            name: SimHost(
+                self, name, memory_gib if isinstance(memory_gib, int) else memory_gib[name], cpus, number
+            )
+            for number, name in enumerate(names, 1)
         }
         self.laptop = Laptop(self, "laptop")
         self._laptops = [self.laptop]
@@ -160,7 +162,8 @@ class SimCluster:
         hosts = {
             name: Host(name=name, address=f"192.0.2.{number}") for number, name in enumerate(self.hosts, 1)
         }
-        return Inventory(path="hosts.ini", hosts=hosts, stores={}, **changes)  # type: ignore[arg-type]
+        given = {"path": "hosts.ini", "hosts": hosts, "stores": {}, **changes}
+        return Inventory(**given)  # type: ignore[arg-type]
 
     def another_laptop(self, name: str) -> Laptop:
         """A second operator, or the machine from which a killed one's work goes on."""

@@ -12,6 +12,7 @@ from tests.sim.domains import Definition
 from tests.sim.errors import NoSuchDomain, VirshError
 from tests.sim.guests import Behaviour, Guest
 from tests.sim.hooks import Hook
+from tests.sim.lan import SimLan
 from tests.sim.programs import OwnDisk
 from tests.sim.store import Image, View
 
@@ -31,7 +32,7 @@ class SimHost:
     `by` says who acts: "vmfab", "hand" or "boot"; it ends up in the history and in the law's reports.
     """
 
-    def __init__(self, cluster: SimCluster, name: str, memory_gib: int, cpus: int) -> None:
+    def __init__(self, cluster: SimCluster, name: str, memory_gib: int, cpus: int, number: int = 1) -> None:
         self.cluster = cluster
         self.name = name
         self.cpus = cpus
@@ -65,6 +66,7 @@ class SimHost:
         self.restarts_vms = True
         self.powered = True
         self.reachable = True
+        self.lan = SimLan(self, number)
         #: sshd's listener hangs: open connections go on, new ones get no answer
         self.sshd_frozen = False
         self.libvirt_frozen = False
@@ -346,7 +348,7 @@ class SimHost:
     @property
     def answers(self) -> bool:
         """Does an open connection to it carry anything?"""
-        return self.powered and self.reachable
+        return self.powered and self.reachable and self.lan.connected
 
     def cut(self, seconds: float | None = None) -> None:
         """Cut its network, for so many seconds or until `mend`. Its VMs go on running."""
@@ -431,6 +433,7 @@ class SimHost:
         self.libvirt_frozen = self.libvirt_stopped = self.sshd_frozen = False
         self.own_files = {p: data for p, data in self.own_files.items() if not p.startswith("/run/")}
         self.active = set(self.enabled)
+        self.lan.booted()
         self.hook.look()
         self.cluster.note(self, "booted")
         self.cluster.changed(self)

@@ -284,10 +284,6 @@ TIMEOUTS = Kind("a list of NAME=SECONDS, each name once", "mail=600, win*=900", 
 MOUNT_POINT = Kind("an absolute path without spaces", "/vmstorage", mount_point)
 FILE = Kind("the path of a file", "~/.ssh/config", file_name)
 LOGIN = Kind("a user name", "root", login)
-ALIAS = Kind("the name of a cluster host", "vmhost1", alias)
-DEVICE = Kind("the path of a device", "/dev/ttyS0", device)
-SPEED = Kind("a usual speed in bits per second", "115200", speed)
-PARITY = Kind("none, even or odd", "none", parity)
 LINK = Kind("the name of a network interface", "eno1", link_name)
 INTERFACES = Kind("a list of addresses with their prefix", "10.0.0.11/24, 2001:db8::11/64", interfaces)
 IP_ADDRESSES = Kind("a list of IP addresses", "10.0.0.2, 10.0.0.3", ip_addresses)
@@ -296,6 +292,10 @@ DOMAINS = Kind("a list of domain names", "example.org", domains)
 VLAN = Kind("the number of a VLAN from 1 to 4094", "100", number_between(1, 4094))
 PREFIX = Kind("the length of a prefix from 1 to 128", "24", number_between(1, 128))
 MTU = Kind("a number of bytes from 1280 to 9216", "9000", number_between(1280, 9216))
+ALIAS = Kind("the name of a cluster host", "vmhost1", alias)
+DEVICE = Kind("the path of a device", "/dev/ttyS0", device)
+SPEED = Kind("a usual speed in bits per second", "115200", speed)
+PARITY = Kind("none, even or odd", "none", parity)
 
 #: vmfab's own variables. A new one is a line here; README's table is made from it.
 VARIABLES: Mapping[str, Variable] = {
