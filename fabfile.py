@@ -10,6 +10,7 @@ from tasks import (
     evacuate,
     history,
     host,
+    hostsetup,
     labtasks,
     migrate,
     resume,
@@ -34,7 +35,11 @@ ns = Collection(
     resume.resume,
     status.status,
 )
-ns.add_collection(Collection.from_module(host))
+
+hosts = Collection.from_module(host)
+for step in Collection.from_module(hostsetup).tasks.values():
+    hosts.add_task(step)
+ns.add_collection(hosts)
 ns.add_collection(Collection.from_module(labtasks), name="lab")
 
 vms = Collection.from_module(vm)

@@ -63,13 +63,15 @@ class Operator:
 
     def session(self) -> Session:
         """Links to the hosts, opened on first use; use it with `with`."""
+        from tasks.cli.longwork import LongWork
         from tasks.cluster.asking.session import Session
 
+        working = LongWork(self.output, self.clock)
         if self._connector is None:
             from tasks.cluster.remote import links as remote
 
-            return Session(self.inventory, remote.connector(self.inventory), self.clock)
-        return Session(self.inventory, self._connector(self.inventory), self.clock)
+            return Session(self.inventory, remote.connector(self.inventory), self.clock, working)
+        return Session(self.inventory, self._connector(self.inventory), self.clock, working)
 
     def begin(self) -> Operation:
         """The identity of what is done from now on, for locks, cordons and journals."""

@@ -6,19 +6,26 @@ from collections.abc import Callable
 from functools import partial
 
 from tasks.cli.context import Operator
+from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import VmfabError
 from tasks.cluster.setup import steps as hostsetup
 from tasks.cluster.setup.steps import Change, Plan, Step
 
 
 def set_up(op: Operator, step_of: Callable[[str], Step], *, dry_run: bool) -> None:
+    """As `set_up_with`, for a step that concerns one host only."""
+    set_up_with(op, lambda session, host: step_of(host), dry_run=dry_run)
+
+
+def set_up_with(op: Operator, step_of: Callable[[Session, str], Step], *, dry_run: bool) -> None:
     """Take one step, as it is for each of them, on the hosts of -H.
 
     All hosts are looked at first: one that is silent or refuses ends it before anything is changed. Then
     host after host is changed and verified; the first failure ends it, and the hosts behind it are named.
     """
     with op.session() as session:
-        plans = [hostsetup.plan(session.host(name), step_of(name)) for name in op.hosts]
+        steps = {name: step_of(session, name) for name in op.hosts}
+        plans = [hostsetup.plan(session.host(name), step) for name, step in steps.items()]
         for planned in plans:
             show(op, planned)
         todo = [planned for planned in plans if planned.changes]
@@ -26,14 +33,17 @@ def set_up(op: Operator, step_of: Callable[[str], Step], *, dry_run: bool) -> No
             return
         op.confirm(f"Change {', '.join(planned.host for planned in todo)}?")
         for done, planned in enumerate(todo):
+            host = planned.host
             try:
-                hostsetup.apply(session.host(planned.host), planned, partial(tell, op, planned.host))
+                hostsetup.apply(
+                    session.host(host), planned, partial(tell, op, host), current=partial(session.host, host)
+                )
             except VmfabError:
                 untouched = [left.host for left in todo[done + 1 :]]
                 if untouched:
                     op.warn(f"Not touched: {', '.join(untouched)}")
                 raise
-            op.say(f"{planned.host}: {step_of(planned.host).name} is set up", "green")
+            op.say(f"{host}: {planned.step.name} is set up", "green")
 
 
 def show(op: Operator, planned: Plan) -> None:

@@ -51,6 +51,7 @@ relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.aski
                   -> {kept: path or null}; error "file" when what is there is not what was expected
     file.remove   {path, expect: sha256}            -> {kept: path or null}; the same
     command       {argv, input?, timeout}           -> {rc, out, err}
+    work          {argv, timeout, log, env}         -> {rc, out}; events {waited, line} each second
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ import sys
 import threading
 import time
 
-from . import children, facts, files, lifecycle, remembering, runninglist, store, survey, virsh
+from . import children, facts, files, lifecycle, remembering, runninglist, store, survey, virsh, work
 from .problem import Problem, absolute_of, bad, flag_of, seconds_of, text_of, texts_of, uuid_of
 
 TYPE_CHECKING = False
@@ -366,6 +367,15 @@ def _command(r: Request) -> Args:
     return {"rc": rc, "out": out, "err": err}
 
 
+def _work(r: Request) -> Args:
+    argv, env = texts_of(r.args, "argv"), r.args.get("env", {})
+    if not argv:
+        raise bad("argv is empty")
+    if not isinstance(env, dict) or not all(isinstance(v, str) for v in env.values()):
+        raise bad(f"env is {env!r}")
+    return work.run(argv, seconds_of(r.args, "timeout"), absolute_of(r.args, "log"), env, r.event)
+
+
 #: Operation -> what serves it. The first group never changes anything.
 OPERATIONS: dict[str, Operation] = {
     "observe": lambda r: facts.observe(r.mount, plan=r.flag("plan")),
@@ -404,4 +414,5 @@ OPERATIONS: dict[str, Operation] = {
     "file.write": _file_write,
     "file.remove": lambda r: {"kept": files.remove(absolute_of(r.args, "path"), r.text("expect"))},
     "command": _command,
+    "work": _work,
 }

@@ -99,8 +99,8 @@ class Agent:
         if "uuid" in args and not _UUID.fullmatch(str(args["uuid"])):
             raise AgentError("bad-request", f"uuid is {args['uuid']!r}")
         self._for_change = max(1.0, deadline - 5.5)
-        if op == "wait_off":
-            return self._wait_off(emit=emit, **args)
+        if op in ("wait_off", "work"):
+            return (self._wait_off if op == "wait_off" else self._work)(emit=emit, **args)
         if op not in self._ops:
             raise AgentError("bad-request", f"there is no operation {op!r}")
         try:
@@ -500,6 +500,15 @@ class Agent:
             rc, out, err = self.host.systemctl(argv[1:])
             return {"rc": rc, "out": out, "err": err}
         return self.host.disk.run(argv, input)
+
+    def _work(self, argv: list[str], timeout: float, log: str, env: dict[str, str], emit: Emit) -> Reply:
+        """Three seconds of work; it is done to its end whatever becomes of the connection."""
+        for second in (1.0, 2.0):
+            self._pause(1.0)
+            emit({"waited": second, "line": f"{argv[0]} is at it"})
+        self._pause(1.0)
+        ended = self.host.disk.run(argv, "")
+        return {"rc": ended["rc"], "out": ended["out"] + ended["err"]}
 
     # -- store ---------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.sim.apt import Apt
 from tests.sim.errors import AgentError
 
 
@@ -20,9 +21,11 @@ class OwnDisk:
     missing: set[str] = field(default_factory=set)
     #: program -> what it says when it does not like a file
     complaints: dict[str, str] = field(default_factory=dict)
+    apt: Apt = field(default_factory=Apt)
 
     def read(self, path: str) -> dict[str, Any]:
-        found = self.files.get(path)
+        system = self.apt.read(path)
+        found = self.files.get(path) if system is None else (system, 0o644)
         if found is None:
             return {"text": None, "mode": None, "sha256": None}
         return {"text": found[0], "mode": found[1], "sha256": _digest(found[0])}
@@ -58,7 +61,10 @@ class OwnDisk:
             "sh": lambda: self._check("sh"),
             "logrotate": lambda: self._check("logrotate"),
         }
-        if argv[0] not in programs or argv[0] in self.missing:
+        installed = self.apt.run(argv)
+        if installed is not None:
+            programs = {argv[0]: lambda: installed}
+        if argv[0] not in programs or argv[0] in {*self.missing, *self.apt.lacking}:
             raise AgentError("bad-request", f"{argv[0]}: No such file or directory")
         rc, out, err = programs[argv[0]]()
         return {"rc": rc, "out": out, "err": err}

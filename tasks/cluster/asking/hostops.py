@@ -21,6 +21,9 @@ from tasks.cluster.model import FileId, HostFacts, RunningNow
 READ = 8.0
 CHANGE = 60.0
 
+#: Hears what long work on a host is at: the host's alias, and a line.
+Working = Callable[[str, str], object]
+
 T = TypeVar("T")
 
 
@@ -31,9 +34,10 @@ class HostOps:
     never change anything on the host.
     """
 
-    def __init__(self, link: Link, mount: str) -> None:
+    def __init__(self, link: Link, mount: str, working: Working | None = None) -> None:
         self._link = link
         self._mount = mount
+        self._working = working or (lambda host, line: None)
 
     @property
     def host(self) -> str:
@@ -246,6 +250,42 @@ class HostOps:
         """
         reply = self._call("command", deadline=timeout + READ, argv=list(argv), input=stdin, timeout=timeout)
         return Ended(int(reply["rc"]), str(reply["out"]), str(reply["err"]))
+
+    def work(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        log: str,
+        env: Mapping[str, str] | None = None,
+    ) -> Ended:
+        """Run a program that may take minutes and must not be cut off; its exit code and what it printed.
+
+        It runs on when the connection ends. Both its outputs go to `log` on the host, behind what is there
+        already; `out` is the end of what it wrote. What it is at is told each second to whoever opened the
+        session for long work. Raises HostError as `command` does, but of kind "deadline" for a program that
+        still runs after `timeout` seconds.
+        """
+        host, name = self.host, argv[0].rpartition("/")[2]
+
+        def tell(event: Mapping[str, Any]) -> None:
+            said = str(event.get("line", "")).strip()
+            self._working(host, f"{name}, {float(event['waited']):.0f} s" + (f": {said}" if said else ""))
+
+        reply = self._call(
+            "work",
+            deadline=timeout + READ,
+            progress=tell,
+            argv=list(argv),
+            timeout=timeout,
+            log=log,
+            env=dict(env or {}),
+        )
+        return Ended(int(reply["rc"]), str(reply["out"]), "")
+
+    def tell(self, line: str) -> None:
+        """Tell whoever opened the session for long work what is waited for, as `work` does."""
+        self._working(self.host, line)
 
     def _understood(self, parse: Callable[[str, Mapping[str, Any]], T], reply: Mapping[str, Any]) -> T:
         try:

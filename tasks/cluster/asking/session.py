@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
-from tasks.cluster.asking.hostops import HostOps
+from tasks.cluster.asking.hostops import HostOps, Working
 from tasks.cluster.asking.link import Connector
 from tasks.cluster.asking.rounds import Round, Rounds
 from tasks.cluster.clock import Clock
@@ -30,9 +30,18 @@ class Session:
     Use it as a context manager. Nothing here decides; it asks, and says who did not answer.
     """
 
-    def __init__(self, inventory: Inventory, connector: Connector, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        inventory: Inventory,
+        connector: Connector,
+        clock: Clock | None = None,
+        working: Working | None = None,
+    ) -> None:
+        """`working` hears what long work on a host is at, as (host, line)."""
         self.inventory = inventory
+        self.clock = clock or Clock()
         self._connector = connector
+        self._working = working
         self._ops: dict[str, Future[HostOps]] = {}
         #: hosts that are proved to be dead, and what tells that they still are
         self._fences: dict[str, Callable[[], str]] = {}
@@ -40,12 +49,11 @@ class Session:
         self._pool = ThreadPoolExecutor(
             max_workers=max(8, 2 * len(inventory.hosts)), thread_name_prefix="host"
         )
-        clock = clock or Clock()
         self._plans: Rounds[HostFacts | Silent] = Rounds(
-            lambda names: self.each(names, lambda h: h.observe(plan=True)), clock
+            lambda names: self.each(names, lambda h: h.observe(plan=True)), self.clock
         )
         self._running: Rounds[RunningNow | Silent] = Rounds(
-            lambda names: self.each(names, lambda h: h.running()), clock
+            lambda names: self.each(names, lambda h: h.running()), self.clock
         )
 
     def __enter__(self) -> Session:
@@ -64,6 +72,19 @@ class Session:
     def host(self, name: str) -> HostOps:
         """The open link to a host; opens it if need be. Raises HostSilent."""
         return self._opening(name).result()
+
+    def renew(self, name: str) -> HostOps:
+        """Log in to a host anew and use this link from now on; the old one is closed. Raises HostSilent.
+
+        Until the new login has succeeded, the old link stays.
+        """
+        ops = self._pool.submit(self._open, name)
+        ops.result()
+        with self._lock:
+            before, self._ops[name] = self._ops.get(name), ops
+        if before is not None and before.done() and not before.cancelled() and before.exception() is None:
+            before.result().close()
+        return ops.result()
 
     def current(self, ops: HostOps) -> bool:
         """Whether this is the open link to its host, as far as was noticed, and not one that was lost."""
@@ -116,7 +137,7 @@ class Session:
 
     def _open(self, name: str) -> HostOps:
         link = self._connector(self.inventory.hosts[name], CONNECT)
-        return HostOps(link, self.inventory.mount)
+        return HostOps(link, self.inventory.mount, self._working)
 
     def each(
         self, names: Iterable[str], ask: Callable[[HostOps], T], *, seconds: float = ANSWER

@@ -16,6 +16,21 @@ from tasks.cluster.asking.hostfiles import Ended
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.errors import Failed, HostError, HostSilent, Refused, Unknown
 
+
+class Lacking(Refused):
+    """The host lacks something that an earlier step of its set-up brings, such as a program or a mount.
+
+    `host.setup` shows such a step as one that comes after the earlier one, and looks again then; alone it is
+    a refusal, whose hint names the task that brings what is lacking.
+    """
+
+    def __init__(self, host: str, lacks: str, *, by: str) -> None:
+        """`lacks` completes "HOST ..."; `by` is the step that brings it."""
+        super().__init__(f"{host} {lacks}.", f"Type fab -H {host} host.{by}")
+        self.lacks = lacks
+        self.by = by
+
+
 #: Every step may be taken again, whatever became of it.
 AGAIN = "Type the same again: what is done already is left alone."
 
@@ -78,16 +93,24 @@ def plan(ops: HostOps, step: Step) -> Plan:
     return Plan(ops.host, step, tuple(wish.look(ops) for wish in step.wishes))
 
 
-def apply(ops: HostOps, planned: Plan, tell: Callable[[str], object]) -> Plan:
+def apply(
+    ops: HostOps,
+    planned: Plan,
+    tell: Callable[[str], object],
+    *,
+    current: Callable[[], HostOps] | None = None,
+) -> Plan:
     """Make the planned changes one after the other, then look again; what was found then.
 
-    `tell` hears of each change that was made. Raises Failed when a change failed or something is still not
-    as it is wished, Unknown when that cannot be seen, HostError when the host said no: changes before the one
-    that failed are made then, those behind it are not.
+    `tell` hears of each change that was made. `current` gives the open link to the host, for steps that may
+    put a new one in the place of `ops` (see `Session.renew`). Raises Failed when a change failed or something
+    is still not as it is wished, Unknown when that cannot be seen, HostError when the host said no: changes
+    before the one that failed are made then, those behind it are not.
     """
+    current = current or (lambda: ops)
     for change in planned.changes:
         try:
-            note = change.apply(ops)
+            note = change.apply(current())
         except HostSilent as error:
             raise Unknown(
                 f"{ops.host} does not answer any more ({error.reason}): it may be half set up.", AGAIN
@@ -96,7 +119,7 @@ def apply(ops: HostOps, planned: Plan, tell: Callable[[str], object]) -> Plan:
             raise Failed(error.message, error.hint) from error
         tell(f"{change.what}: {change.why}" + (f" ({note})" if note else ""))
     try:
-        after = plan(ops, planned.step)
+        after = plan(current(), planned.step)
     except (Refused, HostSilent, HostError) as error:
         raise Unknown(
             f"{ops.host} was changed, but cannot be looked at again: {error.message}", AGAIN
@@ -125,13 +148,16 @@ def _lines(text: str) -> list[str]:
 
 
 def run(ops: HostOps, argv: Sequence[str], *, stdin: str = "") -> Ended:
-    """Run a program of the host's set-up, which takes a moment at most. Raises Refused when there is none."""
+    """Run a program of the host's set-up, which takes a moment at most. Raises Lacking when there is none.
+
+    What may take minutes is for `HostOps.work`.
+    """
     try:
         return ops.command(argv, stdin=stdin, timeout=20.0)
     except HostError as error:
         if error.kind != "bad-request":
             raise
-        raise Refused(f"{ops.host} has no {argv[0]}.", f"Type there: apt install {argv[0]}") from error
+        raise Lacking(ops.host, f"has no {argv[0]}", by="packages") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,179 @@
+"""host.setup and host.check at the operator's surface: all steps of a host's set-up, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from tasks.cli import settingup
+from tasks.cli.context import Operator
+from tasks.cluster.asking.hostops import HostOps
+from tasks.cluster.asking.session import Session
+from tasks.cluster.errors import Failed, HostSilent, Refused, Unknown, VmfabError
+from tasks.cluster.setup import sequence
+from tasks.cluster.setup import steps as hostsetup
+from tasks.cluster.setup.sequence import Later
+from tasks.cluster.setup.steps import AGAIN, Change, Plan, Step
+
+
+def set_up(op: Operator, *, dry_run: bool) -> None:
+    """Take all steps on the hosts of -H.
+
+    All hosts are looked at first: one that is silent or refuses ends it before anything is changed. After one
+    question host after host is set up, each step looked at again before it is taken; the first failure ends
+    it, and what was not reached is named.
+    """
+    with op.session() as session:
+        wanted = {name: sequence.steps(session, name) for name in op.hosts}
+        plans = {name: sequence.plan(session.host(name), steps) for name, steps in wanted.items()}
+        for name, planned in plans.items():
+            for one in planned:
+                _show(op, name, one)
+        todo = {name: planned for name, planned in plans.items() if any(map(_is_open, planned))}
+        if not todo:
+            op.say(f"{', '.join(op.hosts)}: set up already, nothing was changed", "green")
+        if dry_run or not todo:
+            return
+        later = any(isinstance(one, Later) for planned in todo.values() for one in planned)
+        op.confirm(f"Change {', '.join(todo)}?" + (" What comes later is shown then." if later else ""))
+        progress = _Progress(todo)
+        try:
+            for name, planned in todo.items():
+                _set_up(op, session, name, planned, wanted[name], progress)
+        except VmfabError as error:
+            for line in progress.left():
+                op.warn(line)
+            raise progress.worded(error) from error
+
+
+def _is_open(one: Plan | Later) -> bool:
+    return isinstance(one, Later) or bool(one.changes)
+
+
+class _Progress:
+    """How far it has come, for the report when it ends early."""
+
+    def __init__(self, todo: Mapping[str, Sequence[Plan | Later]]) -> None:
+        self._open = {name: [one.step.name for one in planned] for name, planned in todo.items()}
+        self.changed = False
+
+    def done(self, host: str, step: str) -> None:
+        self._open[host].remove(step)
+
+    def left(self) -> list[str]:
+        """One line about each host on which something was not reached; the step that failed is not in it."""
+        hosts = [(host, steps) for host, steps in self._open.items() if steps]
+        behind = [(host, steps[1:] if n == 0 else steps) for n, (host, steps) in enumerate(hosts)]
+        return [f"Not reached: {host} ({', '.join(steps)})" for host, steps in behind if steps]
+
+    def worded(self, error: VmfabError) -> VmfabError:
+        """The error as it counts after changes were made: neither refused nor merely unanswered."""
+        if not self.changed:
+            return error
+        if isinstance(error, HostSilent):
+            return Unknown(f"{error.message} It may be half set up.", AGAIN)
+        if isinstance(error, Refused):
+            return Failed(error.message, error.hint)
+        return error
+
+
+def _set_up(
+    op: Operator,
+    session: Session,
+    host: str,
+    shown: Sequence[Plan | Later],
+    wanted: Sequence[Step],
+    progress: _Progress,
+) -> None:
+    for before, step in zip(shown, wanted, strict=True):
+        with session.using(host) as ops:
+            planned = hostsetup.plan(ops, step)
+            if _differs(before, planned):
+                _show(op, host, planned)
+            if planned.changes:
+                progress.changed = True
+                current = partial(session.host, host)
+                hostsetup.apply(ops, planned, partial(settingup.tell, op, host), current=current)
+                op.say(f"{host}: {step.name} is set up", "green")
+        progress.done(host, step.name)
+    left = [one.step.name for one in sequence.plan(session.host(host), tuple(wanted)) if _is_open(one)]
+    if left:
+        raise Failed(f"{host}: {', '.join(left)} is not as it was set up any more.", AGAIN)
+    op.say(f"{host} is set up", "green")
+
+
+def _differs(before: Plan | Later, now: Plan) -> bool:
+    """Whether what is to be done now was not shown before."""
+    if isinstance(before, Later):
+        return True
+    return [(c.what, c.why, c.diff) for c in now.changes] != [(c.what, c.why, c.diff) for c in before.changes]
+
+
+def _show(op: Operator, host: str, one: Plan | Later) -> None:
+    if isinstance(one, Later):
+        op.say(f"{host}: {one.step.name}: comes after {one.after} ({one.lacks})", "bold")
+    elif one.changes:
+        settingup.show(op, one)
+    else:
+        op.say(f"{host}: {one.step.name}: already so")
+
+
+# -- host.check ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Something that a host's set-up lacks, and what to type about it."""
+
+    host: str
+    step: str
+    what: str
+    why: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was seen on one host: by step what is missing; `silent` says why it could not be looked at."""
+
+    host: str
+    steps: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    silent: str = ""
+
+
+def check(session: Session, hosts: Sequence[str]) -> tuple[Checked, ...]:
+    """Look at every step on these hosts, one after another. Changes nothing. Raises Refused for settings."""
+    wanted = {name: sequence.steps(session, name) for name in hosts}
+    return tuple(_checked(session, name, steps) for name, steps in wanted.items())
+
+
+def _checked(session: Session, host: str, steps: Sequence[Step]) -> Checked:
+    names = tuple(step.name for step in steps)
+    missing: list[Missing] = []
+    for step in steps:
+        try:
+            with session.using(host) as ops:
+                missing += _missing(ops, step)
+        except HostSilent as error:
+            return Checked(host, names, tuple(missing), error.reason)
+    return Checked(host, names, tuple(missing))
+
+
+def _missing(ops: HostOps, step: Step) -> list[Missing]:
+    """What one step lacks on a host. Raises HostSilent."""
+    mend = f"fab -H {ops.host} host.{step.name}"
+    found = []
+    for wish in step.wishes:
+        try:
+            finding = wish.look(ops)
+        except HostSilent:
+            raise
+        except VmfabError as error:
+            found.append(Missing(ops.host, step.name, step.name, error.message, error.hint or mend))
+            # What comes behind it in a step stands on it.
+            break
+        if isinstance(finding, Change):
+            found.append(Missing(ops.host, step.name, finding.what, f"to be {finding.why}", mend))
+    return found
