@@ -252,7 +252,7 @@ VARIABLES: Mapping[str, Variable] = {
     "vmfab_node": Variable(
         NODE,
         Scope.HOST,
-        "its number in the OCFS2 cluster; default the one in the hosts' cluster.conf, else its place in the list",
+        "its number in the OCFS2 cluster; default the one in the hosts' cluster.conf, else its place here",
     ),
     "vmfab_shutdown_timeout": Variable(
         SECONDS, Scope.CLUSTER, "how long a VM may take to shut down before it is destroyed; default 180"

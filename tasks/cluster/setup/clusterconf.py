@@ -1,4 +1,4 @@
-"""/etc/ocfs2/cluster.conf: read as o2cb reads it, and the one file for all hosts made of what they have. Pure."""
+"""/etc/ocfs2/cluster.conf: read as o2cb does, and one for all hosts made of what they have. Pure."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _nodes_in(cluster: str, host: str, text: str) -> tuple[Node, ...]:
     if others:
         raise Refused(
             f"{PATH} on {host} is about the cluster {others[0]}, not {cluster}.",
-            f"If the stores belong to it, write vmfab_ocfs2_cluster={others[0]} in [vmhosts:vars] of hosts.ini.",
+            f"If the stores belong to it, write vmfab_ocfs2_cluster={others[0]} in [vmhosts:vars].",
         )
     return clusters.nodes.get(cluster, ())
 

@@ -14,7 +14,6 @@ def line_for(label: str, mount: str) -> str:
     return f"LABEL={label} {mount} ocfs2 {OPTIONS} 0 0"
 
 
-
 def with_mount(text: str, mount: str, line: str) -> str:
     """Have this line, and no other, for a mount point. The first one is replaced in its place, more go."""
     kept: list[str] = []

@@ -1,4 +1,4 @@
-"""The stores' disks on a host: initiator name, the NIC to use, node records, sessions, and all of it at boot."""
+"""The stores' disks on a host: initiator name, storage NIC, node records, sessions, and all of it at boot."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def discovered(ops: HostOps, store: StoreHost) -> Record:
     try:
         offers = iscsiadm.offered(ended.out)
     except ValueError as error:
-        raise Refused(f"{ops.host}: iscsiadm says of {store.name}: {error}.", "Nothing was changed.") from None
+        raise HostError(ops.host, "bad-request", f"iscsiadm says of {store.name}: {error}") from None
     return _chosen(ops.host, store, [Record(name, a, p, group, IFACE) for a, p, group, name in offers])
 
 
@@ -226,8 +226,8 @@ class InitiatorName:
         if name and (held := logins(ops)):
             raise Refused(
                 f"{ops.host} and {', '.join(same)} have the same initiator name, {name}.",
-                f"{ops.host} is logged in to {held[0].target} with it, so it is not changed now. Move its VMs "
-                f"away, umount its stores, type iscsiadm -m session -u there, and then the same again.",
+                f"{ops.host} is logged in to {held[0].target} with it, so it is not changed now. Drain it, umount"
+                " its stores, type iscsiadm -m session -u there, and then the same again.",
             )
         mine = self._made_up(ops)
         text = templates.render("initiatorname.iscsi.j2", name=mine)
@@ -434,8 +434,8 @@ class LoggedIn:
             who = f"CHAP user {self.store.chap_user}" if self.store.chap_user else "a host without CHAP"
             raise Failed(
                 f"{self.store.name} does not let {ops.host} in as {who}.",
-                f"Compare vmfab_chap_user and the secret in vmfab_chap_secret_file with those of {self.store.name}"
-                f", and its access list with {INITIATOR} of {ops.host}.",
+                f"Compare vmfab_chap_user and what is in vmfab_chap_secret_file with {self.store.name}'s account,"
+                f" and its access list with {INITIATOR} of {ops.host}.",
             )
         if ended.rc not in (0, _ALREADY):
             raise Failed(

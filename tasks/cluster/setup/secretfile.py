@@ -22,10 +22,12 @@ def read(path: str, purpose: str) -> str:
     except OSError as error:
         hint = f"Make it: (umask 077; cat > {path}), then type the secret, Return and Ctrl-D."
         raise Refused(f"{what} cannot be read: {error.strerror}.", hint) from None
-    with open(fd, "rb") as file:
+    with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise Refused(f"{what} is no regular file.", "Name a file that holds the secret as its only line.")
+            raise Refused(
+                f"{what} is no regular file.", "Name a file that holds the secret as its only line."
+            )
         mode = stat.S_IMODE(status.st_mode)
         if mode & 0o077:
             raise Refused(f"{what} has mode {mode:04o}: others could read it.", f"Type: chmod 600 {path}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import HostError
-from tasks.cluster.setup import afterboot, ownership, packages
+from tasks.cluster.setup import afterboot, iscsi, ocfs2, ownership, packages
 from tasks.cluster.setup import steps as hostsetup
 from tasks.cluster.setup.steps import Lacking, Plan, Step
 
@@ -28,6 +28,8 @@ class Stage:
 #: A new step is a line here.
 STAGES: tuple[Stage, ...] = (
     Stage("packages", lambda session, host: packages.step(host, session.clock)),
+    Stage("iscsi", iscsi.step),
+    Stage("ocfs2", ocfs2.step),
     Stage("guard", ownership.guard_step),
     Stage("autostart", lambda session, host: afterboot.step(session.inventory.mount, host)),
 )
