@@ -161,8 +161,8 @@ def ocfs2(
     """Mount the stores on a host, as a node of the cluster.
 
     Writes the cluster.conf that all hosts share (also on those that are nodes already, while they run), the
-    settings of o2cb and the lines of fstab, brings the cluster online, and mounts each store by its label, if that is
-    the same file system as on the other hosts. A panic reboots the host; guests are shut down before their
+    settings of o2cb and the lines of fstab, brings the cluster online, and mounts each store by its label, if
+    that is the same file system as on the other hosts. A panic reboots the host; guests are shut down before their
     store is unmounted, and the package's script that would kill them instead is masked. Shows all differences
     and asks. The same again is fine.
 
@@ -182,13 +182,17 @@ def ocfs2(
         fab -H vmhosts host.ocfs2
     """
     from tasks.cli import formatting, settingup
-    from tasks.cluster.errors import Refused
+    from tasks.cluster.errors import Failed, Refused
     from tasks.cluster.setup import ocfs2
 
     if confirm and not format:
         raise Refused("--confirm is for --format.", "Leave it out, or add --format.")
-    if format:
-        formatting.make_file_systems(op, label=confirm, dry_run=dry_run)
-        if dry_run:
-            return
-    settingup.set_up_with(op, ocfs2.step, dry_run=dry_run)
+    formatted = format and formatting.make_file_systems(op, label=confirm, dry_run=dry_run)
+    if format and dry_run:
+        return
+    try:
+        settingup.set_up_with(op, ocfs2.step, dry_run=dry_run)
+    except Refused as error:
+        if not formatted:
+            raise
+        raise Failed(f"The file system is made, but {error.message}", error.hint) from error

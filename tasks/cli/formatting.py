@@ -14,10 +14,11 @@ from tasks.cluster.setup.ocfs2format import Bare
 from tasks.cluster.setup.steps import AGAIN
 
 
-def make_file_systems(op: Operator, *, label: str, dry_run: bool) -> None:
+def make_file_systems(op: Operator, *, label: str, dry_run: bool) -> bool:
     """Format the stores that have no file system yet, from the host of -H; with `label` that one only.
 
-    The cluster is brought online on the host first, because mkfs asks it whether others use the disk.
+    The cluster is brought online on the host first, because mkfs asks it whether others use the disk. Tells
+    whether anything was done.
     """
     if len(op.hosts) != 1:
         raise Refused("--format acts on one host.", f"Example: fab -H {op.hosts[0]} host.ocfs2 --format")
@@ -30,7 +31,7 @@ def make_file_systems(op: Operator, *, label: str, dry_run: bool) -> None:
         if planned is not None and planned.changes:
             settingup.show(op, planned)
         if dry_run or not wanted:
-            return
+            return False
         for bare in wanted:
             question = f"Make a new file system on {bare.disk} of {host}, for {bare.store.name}?"
             op.confirm_typed(question, bare.store.file_system, given=label)
@@ -44,6 +45,7 @@ def make_file_systems(op: Operator, *, label: str, dry_run: bool) -> None:
                 op.say(f"{host}: {now.disk} has the file system {bare.store.file_system}, {uuid}", "green")
         except HostSilent as error:
             raise Unknown(f"{host} does not answer any more ({error.reason}).", AGAIN) from error
+        return True
 
 
 def _wanted(op: Operator, session: Session, host: str, label: str) -> list[Bare]:

@@ -160,7 +160,8 @@ class SimCluster:
         hosts = {
             name: Host(name=name, address=f"192.0.2.{number}") for number, name in enumerate(self.hosts, 1)
         }
-        return Inventory(path="hosts.ini", hosts=hosts, stores={}, **changes)  # type: ignore[arg-type]
+        said = {"path": "hosts.ini", "hosts": hosts, "stores": {}, **changes}
+        return Inventory(**said)  # type: ignore[arg-type]
 
     def another_laptop(self, name: str) -> Laptop:
         """A second operator, or the machine from which a killed one's work goes on."""

@@ -226,7 +226,7 @@ class InitiatorName:
         if name and (held := logins(ops)):
             raise Refused(
                 f"{ops.host} and {', '.join(same)} have the same initiator name, {name}.",
-                f"{ops.host} is logged in to {held[0].target} with it, so it is not changed now. Drain it, umount"
+                f"{ops.host} is logged in to {held[0].target} with it, so it stays. Drain the host, umount"
                 " its stores, type iscsiadm -m session -u there, and then the same again.",
             )
         mine = self._made_up(ops)
@@ -368,12 +368,13 @@ class OnlyPath:
         what = f"other records of {self.store.name}"
         mine = target_of(ops, self.store)
         all_of_them = recorded(ops)
-        if mine is None and not self.store.target:
-            return AlreadySo(what, "there are none yet")
-        target = self.store.target or (mine.target if mine else "")
+        if mine is None and any(record.iface != IFACE for record in all_of_them):
+            return later(self, what, "kept from logging in by themselves, if they have the same target")
+        if mine is None:
+            return AlreadySo(what, "there are none")
         changed: list[tuple[Record, str, str]] = []
         for record in all_of_them:
-            if record.target != target or (record.iface == IFACE and record == (mine or record)):
+            if record.target != mine.target or record == mine:
                 continue
             text = ops.file_read(record.path).text or ""
             if iscsiadm.setting(text, "node.startup") not in (None, "manual"):
@@ -381,17 +382,18 @@ class OnlyPath:
         if not changed:
             return AlreadySo(what, "none logs in by itself")
 
+        ways = ", ".join(f"{record.portal} through {record.iface}" for record, _, _ in changed)
+
         def calm(ops: HostOps) -> str:
             for record, text, after in changed:
                 found = ops.file_read(record.path)
                 if found.text != text:
                     raise Failed(f"{ops.host}: somebody else has changed {record.path}.", "Try again.")
                 ops.file_write(record.path, after, mode=0o600, expect=found.sha256)
-            return "sessions that there are go on"
+            return f"{ways}; sessions that there are go on"
 
-        ways = ", ".join(f"{record.portal} through {record.iface}" for record, _, _ in changed)
         shown = "".join(diff(r.path, *iscsiadm.masked(text, after)) for r, text, after in changed)
-        return Change(what, f"kept from logging in by themselves ({ways})", calm, shown)
+        return Change(what, "kept from logging in by themselves", calm, shown)
 
 
 _MANUAL = {"node.startup": "manual", "node.conn[0].startup": "manual"}
@@ -434,7 +436,7 @@ class LoggedIn:
             who = f"CHAP user {self.store.chap_user}" if self.store.chap_user else "a host without CHAP"
             raise Failed(
                 f"{self.store.name} does not let {ops.host} in as {who}.",
-                f"Compare vmfab_chap_user and what is in vmfab_chap_secret_file with {self.store.name}'s account,"
+                f"Compare vmfab_chap_user and what is in vmfab_chap_secret_file with the account that it knows,"
                 f" and its access list with {INITIATOR} of {ops.host}.",
             )
         if ended.rc not in (0, _ALREADY):

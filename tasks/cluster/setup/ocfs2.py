@@ -41,10 +41,9 @@ def step(session: Session, host: str) -> Step:
     inventory = session.inventory
     if not inventory.stores:
         return Step("ocfs2", (NoStores(),))
-    wishes = list(cluster_step(session, host).wishes)
-    for store in inventory.stores.values():
-        wishes += [InFstab(store), StoreMounted(session, host, store)]
-    return Step("ocfs2", tuple(wishes))
+    stores = tuple(inventory.stores.values())
+    mounts = [StoreMounted(session, host, store) for store in stores]
+    return Step("ocfs2", (*cluster_step(session, host).wishes, InFstab(stores), *mounts))
 
 
 def cluster_step(session: Session, host: str) -> Step:
@@ -100,24 +99,23 @@ def agreed(session: Session, ops: HostOps) -> tuple[str, Mapping[str, Neighbour]
         for host in inventory.hosts.values()
     ]
     nodes = clusterconf.merged(inventory.ocfs2_cluster, found, members)
-    _nobody_left_out(inventory, found, nodes, list(silent))
+    _all_heard(found, nodes, list(silent))
     return clusterconf.render(inventory.ocfs2_cluster, nodes), answered
 
 
-def _nobody_left_out(
-    inventory: Inventory, found: Mapping[str, str], nodes: tuple[Node, ...], silent: list[str]
-) -> None:
-    """Raise Refused when a node is to be added and a silent host, which is one already, would not hear it."""
-    known = {
-        n.address for text in found.values() for some in clusterconf.parse(text).nodes.values() for n in some
-    }
+def _all_heard(found: Mapping[str, str], nodes: tuple[Node, ...], silent: list[str]) -> None:
+    """Raise Refused when a node is to be added while a host is silent.
+
+    It may have that number for another node, and both would write their heartbeat to the same place.
+    """
+    files = [clusterconf.parse(text).nodes.values() for text in found.values()]
+    known = {node.address for file in files for some in file for node in some}
     new = [node.name for node in nodes if node.address not in known]
-    unheard = [name for name in silent if inventory.hosts[name].storage_address in known]
-    if known and new and unheard:
-        name = unheard[0]
+    if new and silent:
         raise Refused(
-            f"{name} does not answer, and its cluster.conf has to get {', '.join(new)} as well.",
-            "Bring it back first. If it is gone for good, take it out of hosts.ini; its number stays taken.",
+            f"{', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer: its cluster.conf is not known,"
+            f" and {', '.join(new)} would have to be added to it.",
+            "Bring it back first, or take it out of hosts.ini until it is back.",
         )
 
 
@@ -207,8 +205,8 @@ class SameSettings:
             if one.threshold is not None and in_use and str(one.threshold) != wanted:
                 raise Refused(
                     f"{name} runs with the heartbeat threshold {one.threshold}, not {wanted}.",
-                    f"Write vmfab_ocfs2_threshold={one.threshold} in [vmhosts:vars]. To change it, the stores have to"
-                    " be unmounted on all hosts.",
+                    f"Write vmfab_ocfs2_threshold={one.threshold} in [vmhosts:vars]. To change it, umount the"
+                    " stores on all hosts.",
                 )
             if name == self.host or not one.defaults:
                 continue
@@ -332,17 +330,18 @@ class DropIn:
 
 @dataclass(frozen=True, slots=True)
 class InFstab:
-    """The line of /etc/fstab that mounts a store at boot; no other line is touched."""
+    """The lines of /etc/fstab that mount the stores at boot; no other line is touched."""
 
-    store: StoreHost
+    stores: tuple[StoreHost, ...]
 
     def look(self, ops: HostOps) -> Finding:
         found = ops.file_read(fstab.PATH)
-        line = fstab.line_for(self.store.file_system, self.store.mount)
-        text = fstab.with_mount(found.text or "", self.store.mount, line)
-        what = f"{fstab.PATH}, {self.store.mount}"
+        text = found.text or ""
+        for store in self.stores:
+            text = fstab.with_mount(text, store.mount, fstab.line_for(store.file_system, store.mount))
+        names = ", ".join(store.name for store in self.stores)
         if text == found.text:
-            return AlreadySo(what, f"mounts {self.store.name} at boot")
+            return AlreadySo(fstab.PATH, f"mounts {names} at boot")
 
         def write(ops: HostOps) -> str:
             mode = found.mode if found.text is not None else 0o644
@@ -350,9 +349,7 @@ class InFstab:
             systemctl(ops, "daemon-reload")
             return f"the old one is kept as {kept}" if kept else ""
 
-        replaced = len(text.splitlines()) <= len((found.text or "").splitlines())
-        why = "corrected" if replaced else f"given a line for {self.store.name}"
-        return Change(what, why, write, diff(fstab.PATH, found.text, text))
+        return Change(fstab.PATH, f"made to mount {names} at boot", write, diff(fstab.PATH, found.text, text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +369,7 @@ class StoreMounted:
         if here is not None:
             if here.kind != "ocfs2":
                 raise Refused(
-                    f"{ops.host} has {here.kind} of {here.device} mounted on {store.mount}, not {store.name}.",
+                    f"{ops.host} has {here.kind} of {here.device} on {store.mount}, not {store.name}.",
                     f"Type there: umount {store.mount}; what is on it has to go elsewhere.",
                 )
             self._same(here.device, here.uuid, uuids)

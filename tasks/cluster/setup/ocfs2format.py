@@ -56,8 +56,8 @@ def bare_disk(session: Session, ops: HostOps, store: StoreHost) -> Bare:
     if against:
         raise Refused(
             f"The disk of {store.name} is not formatted:" + "".join(f"\n    {one}" for one in against),
-            "A new store's disk is bare, and no host uses it. If what is on it may go, type on one host, when no"
-            f" other uses it: wipefs -a {disks[0]}",
+            "A new store's disk is bare, and no host uses it. If what is on it may go, type on one host"
+            f" while no other uses it: wipefs -a {disks[0]}",
         )
     size = run(ops, ["lsblk", "--nodeps", "-n", "-o", "SIZE", disks[0]]).out.strip()
     seers = tuple(name for name in names if name != ops.host)
