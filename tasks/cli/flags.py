@@ -52,9 +52,11 @@ def seconds(text: str) -> float:
 
 #: flag -> (parser, what it wants in words)
 PARSERS: Mapping[str, tuple[Callable[[str], Any], str]] = {
+    "hosts": (int, "a number"),
     "limit": (count, "a whole number from 1 on"),
     "parallel": (count, "a whole number from 1 on"),
     "timeout": (seconds, "a number of seconds above 0"),
+    "vms": (int, "a number"),
 }
 
 

@@ -6,20 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tasks.lab import hostfiles, namespaces, network
 from tasks.lab.namespaces import Leader, prefix, run
-from tasks.lab.problem import LabError, LabRefused
-
-HERE = Path(__file__).parent
-FILES = HERE / "files"
-# -I -S: neither the operator's environment nor site-packages have a say in the lab's own processes.
-PYTHON = (sys.executable, "-I", "-S")
-NOT_UP = "The practice cluster is not up."
+from tasks.lab.problem import LabRefused
+from tasks.lab.space import FILES, HERE, NOT_UP, PYTHON, Space, among
 
 
 @dataclass(frozen=True)
@@ -32,13 +26,8 @@ class Settings:
     samples: list[str] = field(default_factory=list)  # the VMs that are made already
 
 
-class Cells:
-    """One lab: all its state lies below `root`, all its processes below its anchor."""
-
-    def __init__(self, root: Path, cache: Path | None = None) -> None:
-        """Point at a lab, which need not exist yet; nothing is done."""
-        self.root = root.resolve()
-        self.cache = (cache or root / "cache").resolve()
+class Cells(Space):
+    """A lab whose hosts are namespaces."""
 
     # what there is
 
@@ -59,15 +48,6 @@ class Cells:
         part = self.root / "lab.json.part"
         part.write_text(json.dumps(asdict(settings), indent=1) + "\n", encoding="utf-8")
         part.rename(self.root / "lab.json")
-
-    def leaders(self) -> dict[str, Leader]:
-        """Find the lab's living leaders: anchor, laptop, host:NAME, latency:NAME."""
-        return namespaces.leaders(self.root)
-
-    @property
-    def anchor(self) -> Leader:
-        """Return the leader that all others live below; raises LabError when the lab is down."""
-        return self._leader("anchor", NOT_UP)
 
     def host(self, name: str) -> Leader:
         """Return a host's PID 1; raises LabError when it is off or unknown."""
@@ -105,11 +85,8 @@ class Cells:
 
     def store_through(self, leaders: Mapping[str, Leader]) -> Path:
         """Return the path of `store`, given the leaders: to find them takes a look at every process."""
-        anchor = _among(leaders, "anchor", NOT_UP)
+        anchor = among(leaders, "anchor", NOT_UP)
         return Path(f"/proc/{anchor.pid}/root{self.root}/store")
-
-    def _leader(self, role: str, otherwise: str) -> Leader:
-        return _among(self.leaders(), role, otherwise)
 
     # commands
 
@@ -125,20 +102,6 @@ class Cells:
         line = ["env", "LC_ALL=C", "virsh", "-q", "-c", "qemu:///system", *words]
         return self.run_on(host, line, timeout=timeout, check=check).stdout
 
-    def laptop_prefix(self) -> list[str]:
-        """Return the words that make a command run on the lab's laptop, that is in its network."""
-        return prefix(self._leader("laptop", NOT_UP), "net")
-
-    def run_on_laptop(
-        self, words: Sequence[str], *, env: dict[str, str] | None = None, stdin: str = "",
-        timeout: float = 300.0, cwd: Path | None = None,
-    ) -> subprocess.CompletedProcess[str]:  # fmt: skip
-        """Run a command on the laptop with VMFAB_INVENTORY set; the caller judges the exit code."""
-        return subprocess.run(
-            [*self.laptop_prefix(), *words], input=stdin, capture_output=True, text=True, timeout=timeout,
-            env={**os.environ, **self.laptop_environment(), **(env or {})}, cwd=cwd, check=False,
-        )  # fmt: skip
-
     def shell(self, name: str) -> list[str]:
         """Return the words that open a shell on a host or, as `laptop`, in the lab's network."""
         if name == "laptop":
@@ -146,10 +109,6 @@ class Cells:
         clean = [f"{key}={value}" for key, value in namespaces.CLEAN_ENV.items()]
         term = f"TERM={os.environ.get('TERM', 'dumb')}"
         return [*prefix(self.host(name), *namespaces.ALL), "env", "-i", *clean, term, "/bin/bash", "-l"]
-
-    def laptop_environment(self) -> dict[str, str]:
-        """Return the variables that aim vmfab at this lab."""
-        return {"VMFAB_INVENTORY": str(self.root / "hosts.ini"), "VMFAB_LAB": str(self.root)}
 
     # making and unmaking
 
@@ -167,33 +126,7 @@ class Cells:
         network.make_bridge(self.anchor)
         (self.store / "images").mkdir(exist_ok=True)
         (self.store / "boot").mkdir(exist_ok=True)
-        if "laptop" not in self.leaders():
-            unshare = ["unshare", "--net", "--pid", "--fork", "--kill-child"]
-            words = [*self._inside_anchor(), *unshare, "/usr/bin/tini", "--", "sleep", "infinity"]
-            self._spawn("laptop", words)
-        laptop = self._leader("laptop", "The practice cluster's laptop did not start.")
-        (self.root / "laptop.pid").write_text(f"{laptop.pid}\n", encoding="ascii")
-        network.plug_in(self.anchor, laptop, network.LAPTOP, guests_bridge=False)
-
-    def _inside_anchor(self) -> list[str]:
-        # The double fork makes the anchor's PID 1 the parent: it reaps, and its end is theirs.
-        return [*prefix(self.anchor, "mnt", "net", "ipc", "pid"), "setsid", "--fork"]
-
-    def _spawn(self, role: str, words: Sequence[str]) -> Leader:
-        """Start a leader and wait until it is ready; raises LabError with the log's end."""
-        log = self.root / "log" / f"{role.replace(':', '-')}.log"
-        namespaces.spawn(words, namespaces.marks(self.root, role), log)
-
-        def ready() -> bool:
-            leader = self.leaders().get(role)
-            return leader is not None and namespaces.started(leader)
-
-        try:
-            namespaces.until(ready, 15.0, f"{role} to start")
-        except LabError as error:
-            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-            raise LabError(f"{error.message} {' '.join(last)}", f"The log is {log}") from error
-        return self._leader(role, f"{role} ended at once.")
+        network.plug_in(self.anchor, self.start_laptop(), network.LAPTOP, guests_bridge=False)
 
     def make_disk(self, name: str, keys: Path, known_hosts: str) -> None:
         """Write a new host's disk; an existing one stays as it is."""
@@ -267,10 +200,3 @@ class Cells:
         namespaces.end(self.root, f"latency:{name}")
         namespaces.end(self.root, f"host:{name}")
         network.unplug(self.anchor, self.number(name))
-
-
-def _among(leaders: Mapping[str, Leader], role: str, otherwise: str) -> Leader:
-    leader = leaders.get(role)
-    if leader is None:
-        raise LabRefused(otherwise, "Type: fab lab.up")
-    return leader

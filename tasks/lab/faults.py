@@ -10,9 +10,10 @@ import signal
 from pathlib import Path
 
 from tasks.lab import namespaces, network
-from tasks.lab.cells import HERE, PYTHON, Cells
+from tasks.lab.cells import Cells
 from tasks.lab.namespaces import prefix, run
 from tasks.lab.problem import LabRefused
+from tasks.lab.space import HERE, PYTHON
 
 MOUNT = "/vmstorage"
 DAEMONS = {"sshd": ("sshd", "sshd-session", "sshd-auth"), "libvirtd": ("libvirtd",)}

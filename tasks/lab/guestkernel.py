@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.lab.problem import LabError
@@ -99,12 +100,12 @@ def _initramfs(unpacked: Path) -> bytes:
     for applet in APPLETS:
         archive.add(f"bin/{applet}", 0o120777, b"busybox")
     archive.add("init", 0o100755, (FILES / "guest-init").read_bytes())
-    for number, (name, data) in enumerate(_modules(unpacked)):
+    for number, (name, data) in enumerate(modules_of(unpacked, MODULES)):
         archive.add(f"modules/{number:02}-{name}.ko", 0o100644, data)
     return archive.finish()
 
 
-def _modules(unpacked: Path) -> list[tuple[str, bytes]]:
+def modules_of(unpacked: Path, names: Iterable[str]) -> list[tuple[str, bytes]]:
     """Return the wanted modules and what they depend on, in load order; built-in ones have no file."""
     files = {path.name.split(".")[0].replace("-", "_"): path for path in unpacked.glob("**/*.ko*")}
     ordered: dict[str, bytes] = {}
@@ -118,7 +119,7 @@ def _modules(unpacked: Path) -> list[tuple[str, bytes]]:
             visit(needed.replace("-", "_"))
         ordered[name] = data
 
-    for name in MODULES:
+    for name in names:
         visit(name)
     return list(ordered.items())
 

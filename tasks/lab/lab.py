@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.lab import hostfiles, kvm, namespaces, packages
+from tasks.lab import hostfiles, kvm, packages
 from tasks.lab.faults import Faults
 from tasks.lab.guests import Guests, Sample, samples
 from tasks.lab.namespaces import run
 from tasks.lab.problem import LabError, LabRefused
 
 PROJECT = Path(__file__).resolve().parents[2]
-KEPT = ("cache", "lock")
 #: What vmfab puts on a host's own disk.
 SET_UP = (
     "root/running_vms",
@@ -183,39 +180,7 @@ class Lab(Faults, Guests):
                 (etc / "hosts").write_text(hostfiles.hosts_file(self.addresses()), encoding="ascii")
                 (etc / "ssh/ssh_known_hosts").write_text(self._known_hosts(), encoding="ascii")
 
-    # down and status
-
-    def down(self) -> None:
-        """End everything and remove the lab's files, all but the cache; already down is fine."""
-        if not self.root.exists():
-            return
-        with self._lock():
-            namespaces.end(self.root, "anchor")
-            for role in self.leaders():
-                namespaces.end(self.root, role)
-            self._clean()
-        (self.root / "lock").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.root.rmdir()
-
-    def _clean(self) -> None:
-        """Remove all files of a lab that has no process any more."""
-        if not (self.root / "lab.json").exists() and not (self.root / "cells").exists():
-            return
-        for path in self.root.iterdir():
-            if path.name in KEPT:
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Let only one at a time bring this lab up or down."""
-        with (self.root / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    # status
 
     def status(self) -> list[HostStatus]:
         """Say what each host is and runs; an empty list means that the lab is down."""

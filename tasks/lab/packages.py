@@ -52,22 +52,29 @@ PACKAGES = (
     Package("logrotate", "/usr/sbin/logrotate", "checks what is installed to rotate logs"),
     Package("zstd", "/usr/bin/zstd", "unpacks the guests' kernel modules"),
 )
+#: What lab.up --machines needs besides.
+MACHINES = (
+    Package("mmdebstrap", "/usr/bin/mmdebstrap", "makes the system of the practice machines"),
+    Package("qemu-utils", "/usr/bin/qemu-img", "makes the disks of the practice machines"),
+    Package("e2fsprogs", "/sbin/mke2fs", "makes their file systems"),
+    Package("util-linux", "/usr/bin/setpriv", "ends the making of an image with whoever asked for it"),
+)
 POLICY = Path("/usr/sbin/policy-rc.d")
 REFUSE = "#!/bin/sh\n# Written by vmfab while it installs packages: no service is to start.\nexit 101\n"
 
 
-def missing() -> list[Package]:
-    """Return the packages that are not there."""
-    return [package for package in PACKAGES if not _exists(package.proof)]
+def missing(more: tuple[Package, ...] = ()) -> list[Package]:
+    """Return the packages that are not there, of those for the cells and `more`."""
+    return [package for package in (*PACKAGES, *more) if not _exists(package.proof)]
 
 
 def _exists(proof: str) -> bool:
     return any(True for _ in Path("/").glob(proof.lstrip("/")))
 
 
-def require() -> None:
+def require(more: tuple[Package, ...] = ()) -> None:
     """Raise LabRefused when a package is missing; the error says how to get it."""
-    lacking = missing()
+    lacking = missing(more)
     if lacking:
         names = " ".join(package.name for package in _wanted(lacking))
         raise LabRefused(
@@ -76,16 +83,16 @@ def require() -> None:
         )
 
 
-def install(say: Callable[[str], object]) -> None:
+def install(say: Callable[[str], object], more: tuple[Package, ...] = ()) -> None:
     """Install what is missing and say what and why; raises LabError.
 
     Nothing that comes along is started, now or at the next boot: the machine gets programs, no services.
     """
-    lacking = missing()
+    lacking = missing(more)
     if not lacking:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        require()
+        require(more)
     for package in _wanted(lacking):
         say(f"Installing {package.name}: {package.reason}")
     units = _units()
@@ -100,7 +107,7 @@ def install(say: Callable[[str], object]) -> None:
     new = sorted(_units() - units)
     if new and shutil.which("systemctl"):
         subprocess.run(["systemctl", "disable", "-q", *new], capture_output=True, check=False)
-    require()
+    require(more)
 
 
 def _wanted(lacking: list[Package]) -> list[Package]:

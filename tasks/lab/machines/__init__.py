@@ -1,0 +1,5 @@
+"""Practice hosts that are full machines, with systemd, netplan, iSCSI, OCFS2 and reboots of their own."""
+
+from tasks.lab.machines.machines import Machines
+
+__all__ = ["Machines"]

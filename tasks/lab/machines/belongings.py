@@ -1,0 +1,100 @@
+"""What makes a machine the one that it is, and what the laptop must know: names, addresses, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tasks.lab.machines.qemu import NICS
+from tasks.lab.machines.wires import ARCHIVE, lan, san
+
+STORE, LUN = "vmstorage", "/srv/vmstorage.img"
+TARGET = "iqn.2026-01.example.lab:vmstorage"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The texts of the lab's key pair and of one machine's own."""
+
+    private: str
+    public: str
+    host_private: str
+    host_public: str
+
+
+def netplan(number: int) -> str:
+    """Return the network of a bare server, as its installer writes it."""
+    return (
+        "# This is the network config written by 'subiquity'\n"
+        "network:\n"
+        "  version: 2\n"
+        "  renderer: networkd\n"
+        "  ethernets:\n"
+        f"    {NICS[0]}:\n"
+        "      addresses:\n"
+        f"      - {lan(number)}/24\n"
+        "      nameservers:\n"
+        "        addresses:\n"
+        f"        - {lan(1)}\n"
+        "        search:\n"
+        "        - lab.example\n"
+        "      routes:\n"
+        "      - to: default\n"
+        f"        via: {lan(1)}\n"
+        f"    {NICS[1]}:\n"
+        "      addresses:\n"
+        f"      - {san(number)}/24\n"
+    )
+
+
+def hosts(name: str, numbers: Mapping[str, int]) -> str:
+    """Return the text of /etc/hosts."""
+    others = "".join(f"{lan(number)} {other}\n" for other, number in numbers.items() if other != name)
+    return f"127.0.0.1 localhost\n127.0.1.1 {name}.lab.example {name}\n{others}"
+
+
+def common(
+    name: str, numbers: Mapping[str, int], machine_id: str, keys: Keys, known: str
+) -> dict[str, tuple[int, str]]:
+    """Return the files of a bare machine by their path on its disk, each with its mode."""
+    return {
+        "etc/hostname": (0o644, f"{name}\n"),
+        "etc/hosts": (0o644, hosts(name, numbers)),
+        "etc/netplan/00-installer-config.yaml": (0o600, netplan(numbers[name])),
+        "etc/apt/sources.list": (0o644, f"deb [trusted=yes] http://{lan(ARCHIVE)}/ ./\n"),
+        "etc/ssh/ssh_host_ed25519_key": (0o600, keys.host_private),
+        "etc/ssh/ssh_host_ed25519_key.pub": (0o644, keys.host_public),
+        "etc/ssh/ssh_known_hosts": (0o644, known),
+        "root/.ssh/authorized_keys": (0o600, keys.public),
+        "root/.ssh/id_ed25519": (0o600, keys.private),
+        "root/.ssh/id_ed25519.pub": (0o644, keys.public),
+        # Last: its presence says that all the rest was written.
+        "etc/machine-id": (0o444, f"{machine_id}\n"),
+    }
+
+
+def target(user: str = "", secret: str = "") -> str:
+    """Return the storage machine's iSCSI target, open to all in its network or, with a user, by CHAP."""
+    login = f"    incominguser {user} {secret}\n" if user else ""
+    return f"<target {TARGET}>\n    backing-store {LUN}\n{login}</target>\n"
+
+
+def exports(store_mib: int) -> dict[str, tuple[int, str]]:
+    """Return the files that make a machine the storage machine."""
+    make = f"[Service]\nExecStartPre=/usr/bin/truncate --size={store_mib}M {LUN}\n"
+    return {
+        "etc/tgt/conf.d/vmstorage.conf": (0o600, target()),
+        "etc/systemd/system/tgt.service.d/lun.conf": (0o644, make),
+    }
+
+
+def inventory(numbers: Mapping[str, int], storage: int) -> str:
+    """Return hosts.ini."""
+    lines = [
+        f"{name} ansible_host={lan(number)} ansible_user=root vmfab_storage_address={san(number)}\n"
+        for name, number in numbers.items()
+    ]
+    return (
+        f"[vmhosts]\n{''.join(lines)}\n[stores]\n{STORE} ansible_host={san(storage)} vmfab_mount=/{STORE} "
+        "vmfab_holds_vms=yes\n\n[all:vars]\nvmfab_ssh_config=ssh_config\n"
+    )
