@@ -436,7 +436,7 @@ class LoggedIn:
             who = f"CHAP user {self.store.chap_user}" if self.store.chap_user else "a host without CHAP"
             raise Failed(
                 f"{self.store.name} does not let {ops.host} in as {who}.",
-                f"Compare vmfab_chap_user and what is in vmfab_chap_secret_file with the account that it knows,"
+                f"Compare vmfab_chap_user and what is in vmfab_chap_secret_file with the account there,"
                 f" and its access list with {INITIATOR} of {ops.host}.",
             )
         if ended.rc not in (0, _ALREADY):

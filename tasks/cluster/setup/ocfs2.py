@@ -113,7 +113,7 @@ def _all_heard(found: Mapping[str, str], nodes: tuple[Node, ...], silent: list[s
     new = [node.name for node in nodes if node.address not in known]
     if new and silent:
         raise Refused(
-            f"{', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer: its cluster.conf is not known,"
+            f"{', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer: cluster.conf there is unknown,"
             f" and {', '.join(new)} would have to be added to it.",
             "Bring it back first, or take it out of hosts.ini until it is back.",
         )
