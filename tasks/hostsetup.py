@@ -163,7 +163,7 @@ def ocfs2(
     Writes the cluster.conf that all hosts share (also on those that are nodes already, while they run), the
     settings of o2cb and the lines of fstab, brings the cluster online, and mounts each store by its label, if
     that is the same file system as on the other hosts. A panic reboots the host; guests are shut down before
-    their store is unmounted, and the package's script that would kill them instead is masked. Shows all differences
+    their store is unmounted, and the script that would kill them instead is masked. Shows all differences
     and asks. The same again is fine.
 
     What the hosts' cluster.conf says stays. Refused when two hosts, or a host and hosts.ini, contradict each

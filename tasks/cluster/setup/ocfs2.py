@@ -112,9 +112,10 @@ def _all_heard(found: Mapping[str, str], nodes: tuple[Node, ...], silent: list[s
     known = {node.address for file in files for some in file for node in some}
     new = [node.name for node in nodes if node.address not in known]
     if new and silent:
+        do = "does" if len(silent) == 1 else "do"
         raise Refused(
-            f"{', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer: cluster.conf there is unknown,"
-            f" and {', '.join(new)} would have to be added to it.",
+            f"{', '.join(silent)} {do} not answer: cluster.conf there is not known, and {', '.join(new)} would"
+            " have to be added to it.",
             "Bring it back first, or take it out of hosts.ini until it is back.",
         )
 
