@@ -114,8 +114,8 @@ def _all_heard(found: Mapping[str, str], nodes: tuple[Node, ...], silent: list[s
     if new and silent:
         do = "does" if len(silent) == 1 else "do"
         raise Refused(
-            f"{', '.join(silent)} {do} not answer: cluster.conf there is not known, and {', '.join(new)} would"
-            " have to be added to it.",
+            f"{', '.join(silent)} {do} not answer: cluster.conf there is not known, and {', '.join(new)}"
+            " would have to be added to it.",
             "Bring it back first, or take it out of hosts.ini until it is back.",
         )
 
