@@ -1,4 +1,4 @@
-"""The machines' guest writes what the witness understands, obeys its power button, and betrays a double run."""
+"""The machines' guest writes what the witness understands, obeys its button, and betrays a double run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 
 from tasks.lab import image, packages, witness
 from tasks.lab.namespaces import until
-from tasks.lab.witness import Testimony
 from tests.machines.guests import assemble, disk
 
 
@@ -30,7 +29,7 @@ def image_file(tmp_path: Path, program: bytes) -> Path:
     return path
 
 
-def said(path: Path) -> Testimony:
+def said(path: Path) -> witness.Testimony:
     with path.open("rb") as file:
         return witness.judge(file.read(image.END))
 
@@ -43,7 +42,18 @@ def await_counter(path: Path, number: int) -> None:
 def guest(path: Path, monitor: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run it as libvirt would, but without QEMU's own lock on the image: OCFS2 does not know that either."""
     drive = f"file={path},format=raw,if=virtio,file.locking=off"
-    words = ["qemu-system-x86_64", "-accel", "tcg", "-machine", "pc", "-m", "16", "-nodefaults", "-display", "none"]
+    words = [
+        "qemu-system-x86_64",
+        "-accel",
+        "tcg",
+        "-machine",
+        "pc",
+        "-m",
+        "16",
+        "-nodefaults",
+        "-display",
+        "none",
+    ]
     process = subprocess.Popen([*words, "-drive", drive, "-qmp", f"unix:{monitor},server=on,wait=off"])
     try:
         yield process
