@@ -50,6 +50,7 @@ PACKAGES = (
     Package("python3-minimal", "/usr/bin/python3", "Python on the practice hosts"),
     Package("cron", "/usr/bin/crontab", "crontabs of the practice hosts"),
     Package("logrotate", "/usr/sbin/logrotate", "checks what is installed to rotate logs"),
+    Package("netplan.io", "/usr/sbin/netplan", "checks what is rendered for the hosts' networks"),
     Package("zstd", "/usr/bin/zstd", "unpacks the guests' kernel modules"),
 )
 #: What lab.up --machines needs besides.

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 #: Where netplan reads, the later before the earlier for files of the same name.
-_NETPLAN = ("/lib/netplan", "/usr/lib/netplan", "/etc/netplan", "/run/netplan")
+_RUN = "/run/netplan"
+_NETPLAN = ("/lib/netplan", "/usr/lib/netplan", "/etc/netplan", _RUN)
 #: What else may configure an interface.
 _OTHERS = ("/etc/network/interfaces", "/etc/network/interfaces.d/*", "/etc/systemd/network/*.network")
 #: Where a change that is being tried has its files, see templates/netplan-change.sh.j2.
@@ -49,7 +50,7 @@ def facts() -> dict[str, Any]:
             for folder in _NETPLAN
             if os.path.realpath(folder) == folder  # on most systems /lib is another name of /usr/lib
             for path, text in _texts(f"{folder}/*.yaml")
-            if not (folder == "/run/netplan" and os.path.basename(path) in tried)
+            if not (folder == _RUN and os.path.basename(path) in tried)
         ],
         "others": [{"path": path, "text": text} for others in _OTHERS for path, text in _texts(others)],
         "programs": [name for name in ("netplan", "systemd-run", "resolvectl") if _which(name)],

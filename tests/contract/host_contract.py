@@ -452,6 +452,22 @@ class HostContract:
 
     # -- the host's own files and programs -----------------------------------------------------------
 
+    def test_a_hosts_network_is_told_whole(self, bench: Bench) -> None:
+        found = bench.open().network()
+        assert found.links["lo"].loopback
+        assert any(link.addresses for link in found.links.values())
+        assert all(route.dev in found.links for route in found.routes)
+        assert not found.trying
+
+    def test_netplan_says_what_it_thinks_of_files(self, bench: Bench) -> None:
+        ops = bench.open()
+        text = "network:\n  version: 2\n  ethernets:\n    eth9:\n      dhcp4: {}\n"
+        assert ops.netplan_check({"90-new.yaml": text.format("true")}) == ""
+        said = ops.netplan_check({"90-new.yaml": text.format("perhaps")})
+        assert "90-new.yaml" in said
+        assert "perhaps" in said
+        assert ops.file_read("/etc/netplan/90-new.yaml").text is None
+
     def test_a_file_is_made_and_replaced_and_the_old_one_kept(self, bench: Bench) -> None:
         ops = bench.open()
         path = f"/var/tmp/contract-{uuids.uuid4()}/new/file"

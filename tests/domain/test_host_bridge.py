@@ -86,7 +86,7 @@ def test_a_dry_run_shows_the_files_and_changes_nothing(sim: SimCluster, desk: De
     assert desk.ops("command", "file.write") == []
 
 
-def test_a_network_that_cuts_the_host_off_is_taken_back(sim: SimCluster, desk: Desk) -> None:
+def test_20_a_network_that_cuts_the_host_off_is_taken_back(sim: SimCluster, desk: Desk) -> None:
     wish(desk, ONE, vmfab_vlan="99")
     begun = sim.clock.now()
     ended = desk.type(bridge_task, hosts=[ONE], yes=True)

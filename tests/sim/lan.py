@@ -175,9 +175,11 @@ class SimLan:
     def check(self, files: dict[str, str]) -> dict[str, Any]:
         if "netplan" in self._host.disk.missing:
             raise AgentError("bad-request", "netplan: No such file or directory")
-        for text in files.values():
-            yaml.safe_load(text)
-        return {"rc": 1 if self.complaint else 0, "said": self.complaint}
+        said = self.complaint
+        for name, text in files.items():
+            if wrong := re.search(r"^ *dhcp[46]: (?!true|false|yes|no)(.*)$", text, re.MULTILINE):
+                said = f"/etc/netplan/{name}: invalid boolean value '{wrong[1]}'"
+        return {"rc": 1 if said else 0, "said": said}
 
     # -- the change and the way back -----------------------------------------------------------------
 

@@ -183,12 +183,13 @@ def test_the_table_of_exit_codes_is_complete() -> None:
 def test_faults_that_are_called_tested_have_tests_of_their_number() -> None:
     table = rows(part("### Faults to survive"))
     assert [int(row[0]) for row in table] == [*range(1, 21)]
-    folders = {"real": ROOT / "tests/lab", "simulated": ROOT / "tests/domain"}
+    folders = {"real": ("tests/lab", "tests/machines"), "simulated": ("tests/domain",)}
     names = {"real": r"def test_fault_(?:\d\d_and_)*{:02}_", "simulated": r"def test_{}_"}
     lost = []
     for number, *_, status in table:
-        for word, folder in folders.items():
-            tests = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("test_*.py"))
+        for word, found in folders.items():
+            paths = [path for folder in found for path in (ROOT / folder).rglob("test_*.py")]
+            tests = "".join(path.read_text(encoding="utf-8") for path in paths)
             if word in status and not re.search(names[word].format(int(number)), tests):
                 lost.append((number, word))
     assert lost == []

@@ -9,11 +9,20 @@ from jinja2 import UndefinedError
 
 from tasks import check
 from tasks.cluster.model import Console
-from tasks.cluster.setup import afterboot, serial, templates
+from tasks.cluster.setup import afterboot, bridge, serial, templates
+from tests.unit.test_bridge_plan import ours
+
+
+def change() -> str:
+    """The script that changes the network of a host."""
+    network, _, wanted = ours("vmhost1")
+    return bridge.script("vmhost1", network.netplan, wanted, 105)
+
 
 RENDERED = check.ROOT / "tests/data/rendered"
 MADE = {
     "restart_running_vms": afterboot.script("/vmstorage", "vmhost1"),
+    "netplan-change": change(),
     "restart_running_vms.logrotate": afterboot.logrotate("/vmstorage"),
     "minirc.raid": serial.text(Console("raid", "vmhost1")),
     "minirc.switch": serial.text(Console("switch", "vmhost1", "/dev/ttyUSB0", 9600, "even")),

@@ -67,10 +67,8 @@ def taken_over(network: Network, holder: Link, body: Body) -> Body:
     found["routes"] = _routes(network, holder, found)
     for key in ("gateway4", "gateway6"):
         found.pop(key, None)
-    automatic = {"dhcp4", "dhcp6", "accept-ra"} & found.keys()
-    servers = network.dns.get(holder.name, ())
-    if not found.get("nameservers") and not automatic and servers:
-        found["nameservers"] = nameservers(network.domains.get(holder.name, ()), servers)
+    if not found.get("nameservers"):
+        _take_nameservers(network, holder, found)
     if truth(found.get("dhcp4", "")):
         # A server that knows its clients by their MAC, or forgets what it knew, still knows this one.
         found.setdefault("dhcp-identifier", "mac")
@@ -94,6 +92,20 @@ def _take_addresses(network: Network, holder: Link, found: dict[str, Value], *, 
     if advertised or any(r.dev == holder.name and r.protocol == "ra" for r in network.routes):
         # Said aloud, because the kernel stops listening to routers when libvirt makes it one.
         found.setdefault("accept-ra", "true")
+
+
+def _take_nameservers(network: Network, holder: Link, found: Body) -> None:
+    """Name servers that are in use and not written down, but for those that come by themselves."""
+    advertised = truth(found.get("dhcp6", "")) or truth(found.get("accept-ra", ""))
+    automatic = {4: truth(found.get("dhcp4", "")), 6: advertised}
+    servers = [
+        server
+        for server in network.dns.get(holder.name, ())
+        if not automatic[ipaddress.ip_address(server).version]
+    ]
+    if servers:
+        search = () if any(automatic.values()) else network.domains.get(holder.name, ())
+        found["nameservers"] = nameservers(search, tuple(servers))
 
 
 def _routes(network: Network, holder: Link, found: Mapping[str, Value]) -> list[Value]:
