@@ -6,13 +6,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from tasks.cli import Hosts, Operator, vmtask
+from tasks.cluster.planning.overrides import OF_A_MOVE
 
 if TYPE_CHECKING:
     from tasks.cluster.model import Snapshot
     from tasks.cluster.moving.relocate import Result
 
 
-@vmtask(Hosts.SEVERAL)
+@vmtask(Hosts.SEVERAL, overrides=OF_A_MOVE)
 def drain(
     op: Operator,
     to: str = "",
@@ -23,11 +24,7 @@ def drain(
     partial: bool = False,
     no_destroy: bool = False,
     undefine_source: bool = False,
-    allow_local_iso: bool = False,
-    allow_shared_image: bool = False,
-    allow_macvtap: bool = False,
-    ignore_reserve: bool = False,
-    ignore_apart: bool = False,
+    overrides: tuple[str, ...] = (),
     dry_run: bool = False,
     yes: bool = False,
     json: bool = False,
@@ -58,13 +55,6 @@ def drain(
     from tasks.cluster.store import cordon, locks
     from tasks.cluster.store.sharedstore import store_of
 
-    allowed = relocation.overrides(
-        allow_local_iso=allow_local_iso,
-        allow_shared_image=allow_shared_image,
-        allow_macvtap=allow_macvtap,
-        ignore_reserve=ignore_reserve,
-        ignore_apart=ignore_apart,
-    )
     wanted = relocation.targets(op, to)
     with op.session() as session, ExitStack() as held:
         snapshot = relocation.observe(session, "a drain", dry_run=dry_run)
@@ -75,11 +65,11 @@ def drain(
             only=moves.patterns(only),
             exclude=moves.patterns(exclude),
             to=wanted,
-            overrides=allowed,
+            overrides=overrides,
             shutdown_timeout=timeout,
         )
         options = MoveOptions(destroy=not no_destroy, undefine_source=undefine_source)
-        todo = relocation.Relocation(plan, options, allowed, parallel, partial, kind="drain")
+        todo = relocation.Relocation(plan, options, overrides, parallel, partial, kind="drain")
         which = ", ".join(op.hosts)
         relocation.show(op, todo, f"Plan to drain {which}")
         guarding.note_unguarded(op, snapshot)
@@ -138,7 +128,7 @@ def _verify(op: Operator, after: Snapshot, result: Result | None, chosen: bool) 
     return code
 
 
-@vmtask(Hosts.SEVERAL, help={"stay": "Only lift the cordon; bring nothing back."})
+@vmtask(Hosts.SEVERAL, overrides=OF_A_MOVE, help={"stay": "Only lift the cordon; bring nothing back."})
 def undrain(
     op: Operator,
     parallel: int = 4,
@@ -146,11 +136,7 @@ def undrain(
     partial: bool = False,
     no_destroy: bool = False,
     stay: bool = False,
-    allow_local_iso: bool = False,
-    allow_shared_image: bool = False,
-    allow_macvtap: bool = False,
-    ignore_reserve: bool = False,
-    ignore_apart: bool = False,
+    overrides: tuple[str, ...] = (),
     dry_run: bool = False,
     yes: bool = False,
     json: bool = False,
@@ -179,13 +165,6 @@ def undrain(
     from tasks.cluster.store import cordon, locks
     from tasks.cluster.store.sharedstore import store_of
 
-    allowed = relocation.overrides(
-        allow_local_iso=allow_local_iso,
-        allow_shared_image=allow_shared_image,
-        allow_macvtap=allow_macvtap,
-        ignore_reserve=ignore_reserve,
-        ignore_apart=ignore_apart,
-    )
     with op.session() as session, ExitStack() as held:
         snapshot = relocation.observe(session, "an undrain", dry_run=dry_run)
         present = snapshot.cordons()
@@ -206,14 +185,14 @@ def undrain(
                 way.vms,
                 (name,),
                 cordoned=others,
-                overrides=allowed,
+                overrides=overrides,
                 reservations=plan.moves,
                 shutdown_timeout=timeout,
             )
             plan = Plan(plan.moves + found.moves, plan.refusals + found.refusals)
         options = MoveOptions(destroy=not no_destroy)
         todo = relocation.Relocation(
-            plan, options, allowed, parallel, partial, kind="undrain", cordoned=others
+            plan, options, overrides, parallel, partial, kind="undrain", cordoned=others
         )
         which = ", ".join(cordoned)
         relocation.show(op, todo, f"Plan to undrain {which}")

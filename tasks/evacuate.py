@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from tasks.cli import Hosts, Operator, vmtask
+from tasks.cluster.planning.overrides import OF_A_MOVE
 
 
-@vmtask(Hosts.ONE)
+@vmtask(Hosts.ONE, overrides=OF_A_MOVE)
 def evacuate(
     op: Operator,
     to: str = "",
@@ -15,11 +16,7 @@ def evacuate(
     exclude: list[str] | None = None,
     parallel: int = 4,
     partial: bool = False,
-    allow_local_iso: bool = False,
-    allow_shared_image: bool = False,
-    allow_macvtap: bool = False,
-    ignore_reserve: bool = False,
-    ignore_apart: bool = False,
+    overrides: tuple[str, ...] = (),
     dry_run: bool = False,
     confirm: str = "",
     json: bool = False,
@@ -58,20 +55,12 @@ def evacuate(
         to=relocation.targets(op, to),
         only=moves.patterns(only),
         exclude=moves.patterns(exclude),
-        overrides=relocation.overrides(
-            allow_local_iso=allow_local_iso,
-            allow_shared_image=allow_shared_image,
-            allow_macvtap=allow_macvtap,
-            ignore_reserve=ignore_reserve,
-            ignore_apart=ignore_apart,
-        ),
+        overrides=overrides,
         parallel=parallel,
         partial=partial,
     )
     with op.session() as session, ExitStack() as held:
-        snapshot = session.observe(plan=True)
-        if not dry_run and sharedstore.identify(session, snapshot):
-            snapshot = session.observe(plan=True)
+        snapshot = sharedstore.observe(session, dry_run=dry_run)
         fence = Fence(session, op.host, op.clock)
         held.callback(fence.release)
         pieces = fence.examine(snapshot, op.say)

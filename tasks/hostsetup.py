@@ -196,3 +196,75 @@ def ocfs2(
         if not formatted:
             raise
         raise Failed(f"The file system is made, but {error.message}", error.hint) from error
+
+
+def serial(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
+    """Set up minicom for the consoles on a host's serial lines.
+
+    Writes /etc/minicom/minirc.NAME for each console that hosts.ini has in the group consoles at this host,
+    with its device, speed and parity, and removes those that it has no more. Files that are not vmfab's stay.
+    host.console NAME opens a console then.
+
+    Exit codes: 0 set up and verified, 1 it failed, 2 refused, 3 it cannot be seen whether all is set up.
+
+    Example: fab -H vmhost1 host.serial
+    """
+    from tasks.cli import settingup
+    from tasks.cluster.setup import serial
+
+    settingup.set_up(op, lambda host: serial.step(op.inventory, host), dry_run=dry_run)
+
+
+@vmtask(positional=["name"], help={"name": "A console in the group consoles of hosts.ini."})
+def console(op: Operator, name: str) -> None:
+    """Open a console that is on a host's serial line.
+
+    Connects with ssh to the host that has the line and opens minicom there, as host.serial has configured it.
+    Leave it with Ctrl-A X. Needs a terminal. Somebody else who has it open is named by minicom.
+
+    Example: fab host.console raid
+    """
+    from tasks.cli import terminal
+    from tasks.cluster.errors import Refused
+    from tasks.cluster.setup import serial
+    from tasks.cluster.setup import steps as hostsetup
+
+    terminal.need("A console")
+    known = op.inventory.consoles
+    if name not in known:
+        there = f"There are {', '.join(known)}." if known else "Write one into its group consoles."
+        raise Refused(f"{op.inventory.path} has no console {name!r}.", there)
+    host = known[name].host
+    with op.session() as session:
+        planned = hostsetup.plan(session.host(host), serial.step(op.inventory, host))
+    if planned.changes:
+        raise Refused(
+            f"{host}'s minicom is not set up as {op.inventory.path} says.", f"Type fab -H {host} host.serial"
+        )
+    op.say(f"Console {name} on {known[name].device} of {host}. Leave it with Ctrl-A X.")
+    # -o: no modem is there to be initialized.
+    terminal.open(op, host, ["minicom", "-o", name])
+
+
+@vmtask(
+    Hosts.ONE,
+    help={"timeout": "Seconds for the host to come back with all it needs (900 unless given)."},
+)
+def reboot(op: Operator, timeout: float = 900.0, dry_run: bool = False, yes: bool = False) -> None:
+    """Reboot a host on which no VM runs, and wait for it.
+
+    Refuses while a VM runs there: drain it first. Asks, reboots, and waits until the host has a new boot id,
+    then until it has again what it had or has to have: the stores, o2cb, libvirtd and the guard. Its cordon
+    stays as it is. The host reboots by itself: when the laptop or the connection is gone, nothing is lost but
+    the report, and fab status shows when it is back.
+
+    Exit codes: 0 back with all it needs, 1 it did not reboot or lacks something, 2 refused, 3 it has not come
+    back in time.
+
+    Examples:
+        fab -H vmhost1 host.reboot --dry-run
+        fab -H vmhost1 host.reboot
+    """
+    from tasks.cli import rebooting
+
+    rebooting.reboot(op, timeout=timeout, dry_run=dry_run)

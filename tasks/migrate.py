@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tasks.cli import Hosts, Operator, vmtask
+from tasks.cluster.planning.overrides import OF_A_MOVE
 
 
-@vmtask(Hosts.FILTER)
+@vmtask(Hosts.FILTER, overrides=OF_A_MOVE)
 def migrate(
     op: Operator,
     vm: str,
@@ -15,11 +16,7 @@ def migrate(
     undefine_source: bool = False,
     parallel: int = 4,
     partial: bool = False,
-    allow_local_iso: bool = False,
-    allow_shared_image: bool = False,
-    allow_macvtap: bool = False,
-    ignore_reserve: bool = False,
-    ignore_apart: bool = False,
+    overrides: tuple[str, ...] = (),
     dry_run: bool = False,
     yes: bool = False,
     json: bool = False,
@@ -48,22 +45,15 @@ def migrate(
     from tasks.cluster.planning import placement
     from tasks.cluster.store.sharedstore import store_of
 
-    allowed = relocation.overrides(
-        allow_local_iso=allow_local_iso,
-        allow_shared_image=allow_shared_image,
-        allow_macvtap=allow_macvtap,
-        ignore_reserve=ignore_reserve,
-        ignore_apart=ignore_apart,
-    )
     wanted = relocation.targets(op, to)
     with op.session() as session:
         snapshot = relocation.observe(session, "a move", dry_run=dry_run)
         chosen = select(snapshot, vm, hosts=op.hosts)
         plan = placement.plan_migrate(
-            snapshot, op.inventory, chosen, wanted, overrides=allowed, shutdown_timeout=timeout
+            snapshot, op.inventory, chosen, wanted, overrides=overrides, shutdown_timeout=timeout
         )
         options = MoveOptions(destroy=not no_destroy, undefine_source=undefine_source)
-        todo = relocation.Relocation(plan, options, allowed, parallel, partial)
+        todo = relocation.Relocation(plan, options, overrides, parallel, partial)
         relocation.show(op, todo, "Planned moves")
         guarding.note_unguarded(op, snapshot)
         result = None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from tasks.cli import Hosts, Operator, Table, vmtask
@@ -115,7 +113,7 @@ def _row(line: VmLine) -> dict[str, Any]:
     positional=["vm"],
     help={"vm": "One VM: its name or UUID.", "force": "Take the console from whoever has it."},
 )
-def console(op: Operator, vm: str, force: bool = False) -> int:
+def console(op: Operator, vm: str, force: bool = False) -> None:
     """Open the serial console of a running VM.
 
     Connects with ssh to the host that runs it and opens virsh console there. Leave it with Ctrl-]. Needs a
@@ -123,12 +121,11 @@ def console(op: Operator, vm: str, force: bool = False) -> int:
 
     Example: fab vm.console web
     """
+    from tasks.cli import terminal
     from tasks.cli.select import select
     from tasks.cluster.errors import Refused
-    from tasks.cluster.remote.console import terminal_command
 
-    if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
-        raise Refused("A console needs a terminal.", "Type it yourself, outside of scripts and pipes.")
+    terminal.need("A console")
     with op.session() as session:
         snapshot = session.observe()
         chosen = select(snapshot, vm, hosts=op.hosts, running=True)
@@ -143,9 +140,5 @@ def console(op: Operator, vm: str, force: bool = False) -> int:
     flags = ["--force"] if force else []
     # By its UUID: names may look like options.
     words = ["virsh", "-c", "qemu:///system", "console", running[0].vm.uuid, *flags]
-    command = terminal_command(op.inventory, op.inventory.hosts[running[0].host], words)
     op.say(f"Console of {running[0].vm.name} on {running[0].host}. Leave it with Ctrl-].")
-    try:
-        os.execvp(command[0], command)
-    except OSError as error:
-        raise Refused(f"ssh cannot be run: {error.strerror}.", "Install openssh-client.") from error
+    terminal.open(op, running[0].host, words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.cli import Hosts, Operator, vmtask
+from tasks.cluster.planning.overrides import OF_A_START
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,16 +25,14 @@ if TYPE_CHECKING:
         "ignore_apart": "Start beside a VM that hosts.ini wants apart.",
         "allow_local_iso": "Start although its CD stays behind on the host that its definition comes from.",
     },
+    overrides=OF_A_START,
 )
 def start(
     op: Operator,
     vm: str,
     parallel: int = 4,
     partial: bool = False,
-    ignore_cordon: bool = False,
-    ignore_reserve: bool = False,
-    ignore_apart: bool = False,
-    allow_local_iso: bool = False,
+    overrides: tuple[str, ...] = (),
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
@@ -57,17 +56,8 @@ def start(
     from tasks.cluster.vm.result import VmResult, exit_code
     from tasks.cluster.vm.startplan import plan_starts
 
-    flags = {
-        "--ignore-cordon": ignore_cordon,
-        "--ignore-reserve": ignore_reserve,
-        "--ignore-apart": ignore_apart,
-        "--allow-local-iso": allow_local_iso,
-    }
-    overrides = [flag for flag, given in flags.items() if given]
     with op.session() as session:
-        snapshot = session.observe(plan=True)
-        if not dry_run and sharedstore.identify(session, snapshot):
-            snapshot = session.observe(plan=True)
+        snapshot = sharedstore.observe(session, dry_run=dry_run)
         plan = plan_starts(snapshot, op.inventory, _to_start(op, snapshot, vm), op.hosts, overrides)
         for chosen in plan.starts:
             op.say(f"{chosen.vm.name}: to start on {chosen.host} ({chosen.why})")

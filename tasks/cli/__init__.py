@@ -30,7 +30,8 @@ and tables go to standard error by themselves. Names are made harmless on the wa
 VMs: `tasks.cli.select.select(snapshot, vm, hosts=op.hosts, running=True)` understands names, patterns, UUIDs
 and lists with commas. Long work: `with progress(op.output, len(moves)) as notify:` (tasks.cli.progress) shows
 the events of tasks.cluster.events; Operator(output=..., inventory=..., connector=...) makes one for tests,
-and `drain.body(operator, ...)` calls a task with it.
+and `drain.answer(operator, ...)` calls a task with it. `overrides=OF_A_MOVE` gives a task the flags against
+refusals; its body gets those that were typed as `overrides`.
 '''
 
 from tasks.cli.context import Operator

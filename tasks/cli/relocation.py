@@ -15,23 +15,14 @@ from tasks.cluster.model import Move, Plan, Refusal, Snapshot
 from tasks.cluster.moving.move import MoveOptions
 from tasks.cluster.moving.relocate import Result, carry_out
 from tasks.cluster.planning import placement
-from tasks.cluster.planning.subject import OVERRIDES
+from tasks.cluster.store import sharedstore
 from tasks.cluster.store.operation import Operation
-from tasks.cluster.store.sharedstore import SharedStore, identify
+from tasks.cluster.store.sharedstore import SharedStore
 
 FIRST_CTRL_C = "Interrupted: the moves under way are finished, no more are begun. Ctrl-C again stops now."
 
 #: The last line of a dry run.
 DRY = "Dry run: nothing was changed."
-
-
-def overrides(**given: bool) -> tuple[str, ...]:
-    """The flags, as the planner knows them, that were given: overrides(ignore_reserve=True)."""
-    chosen = tuple(f"--{name.replace('_', '-')}" for name, on in given.items() if on)
-    unknown = set(chosen) - set(OVERRIDES)
-    if unknown:
-        raise ValueError(f"the planner knows no {', '.join(sorted(unknown))}")
-    return chosen
 
 
 def targets(op: Operator, to: str) -> tuple[str, ...]:
@@ -43,9 +34,7 @@ def targets(op: Operator, to: str) -> tuple[str, ...]:
 
 def observe(session: Session, what: str, *, dry_run: bool) -> Snapshot:
     """The cluster, to plan on. Raises Refused unless every host answered: unknown is not off."""
-    snapshot = session.observe(plan=True)
-    if not dry_run and identify(session, snapshot):
-        snapshot = session.observe(plan=True)
+    snapshot = sharedstore.observe(session, dry_run=dry_run)
     unsure = snapshot.unsure()
     if unsure:
         who = "; ".join(f"{s.host} does not answer ({s.reason})" for s in unsure)

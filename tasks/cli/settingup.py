@@ -7,7 +7,7 @@ from functools import partial
 
 from tasks.cli.context import Operator
 from tasks.cluster.asking.session import Session
-from tasks.cluster.errors import VmfabError
+from tasks.cluster.errors import Interrupted, VmfabError
 from tasks.cluster.setup import steps as hostsetup
 from tasks.cluster.setup.steps import Change, Plan, Step
 
@@ -38,6 +38,8 @@ def set_up_with(op: Operator, step_of: Callable[[Session, str], Step], *, dry_ru
                 hostsetup.apply(
                     session.host(host), planned, partial(tell, op, host), current=partial(session.host, host)
                 )
+            except KeyboardInterrupt:
+                raise Interrupted(f"Interrupted: {host} may be half set up.", hostsetup.AGAIN) from None
             except VmfabError:
                 untouched = [left.host for left in todo[done + 1 :]]
                 if untouched:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -34,9 +34,22 @@ class VmTask(Task):  # type: ignore[type-arg]
     It runs only under `tasks.cli.executor.Executor`, which makes the Operator.
     """
 
-    def __init__(self, body: Body, *, takes: Hosts = Hosts.NONE, may_name: str = "", **options: Any) -> None:
-        """`may_name` is a flag that may also be given as a word alone: `fab history web`."""
-        parameters = dict(list(inspect.signature(body).parameters.items())[1:])
+    def __init__(
+        self,
+        body: Body,
+        *,
+        takes: Hosts = Hosts.NONE,
+        may_name: str = "",
+        overrides: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        """`may_name` is a flag that may also be given as a word alone: `fab history web`.
+
+        `overrides` are flags as they are typed (`--ignore-apart`); the body gets those that were given, as
+        one parameter of this name.
+        """
+        self._overrides = {flag.lstrip("-").replace("-", "_"): flag for flag in overrides}
+        parameters = self.argspec(body).parameters
         repeatable = [name for name in parameters if name in flags.REPEATABLE]
         options["iterable"] = [*options.get("iterable", ()), *repeatable]
         options["help"] = flags.help_for(parameters, options.get("help", {}))
@@ -45,6 +58,17 @@ class VmTask(Task):  # type: ignore[type-arg]
         self.takes = takes
         self.may_name = may_name
         self.defaults = {name: parameter.default for name, parameter in parameters.items()}
+
+    def argspec(self, body: Body) -> inspect.Signature:
+        """What can be typed: the body's parameters, with a flag for each of the overrides."""
+        signature: inspect.Signature = super().argspec(body)
+        typed: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            if parameter.name == "overrides":
+                typed += (parameter.replace(name=name, default=False) for name in self._overrides)
+            else:
+                typed.append(parameter)
+        return signature.replace(parameters=typed)
 
     def arg_opts(self, name: str, default: Any, taken_names: set[str]) -> dict[str, Any]:
         """Take numbers as text: Invoke would answer a wrong one with a traceback; see `understood`."""
@@ -89,14 +113,27 @@ class VmTask(Task):  # type: ignore[type-arg]
         """Run the body. A code other than 0 that it returns ends the command with this exit code."""
         if not isinstance(operator, Operator):
             raise TypeError(f"{self.name} was called with {operator!r} instead of an Operator")
-        code = self.body(operator, *args, **given)
+        code = self.answer(operator, *args, **given)
         if code:
             raise Exit(code=code)
         return code
 
+    def answer(self, operator: Operator, *args: Any, **given: Any) -> int | None:
+        """Run the body on what was typed; what it returns."""
+        if self._overrides:
+            chosen = {name for name in self._overrides if given.pop(name, False)}
+            given["overrides"] = tuple(flag for name, flag in self._overrides.items() if name in chosen)
+        code: int | None = self.body(operator, *args, **given)
+        return code
+
 
 def vmtask(
-    takes: Hosts = Hosts.NONE, *, help: Mapping[str, str] | None = None, may_name: str = "", **options: Any
+    takes: Hosts = Hosts.NONE,
+    *,
+    help: Mapping[str, str] | None = None,
+    may_name: str = "",
+    overrides: Sequence[str] = (),
+    **options: Any,
 ) -> Callable[[Body], VmTask]:
     """Make a function a task that an operator can type; the examples are in `tasks.cli`.
 
@@ -105,6 +142,8 @@ def vmtask(
     """
 
     def made(body: Body) -> VmTask:
-        return VmTask(body, takes=takes, may_name=may_name, help=dict(help or {}), **options)
+        return VmTask(
+            body, takes=takes, may_name=may_name, overrides=overrides, help=dict(help or {}), **options
+        )
 
     return made

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from tasks.cli.context import Operator
 from tasks.cli.progress import progress
@@ -15,6 +16,8 @@ from tasks.cluster.vm import stop as vmstop
 from tasks.cluster.vm.result import VmResult
 from tasks.cluster.vm.startplan import Start
 from tasks.cluster.vm.stopplan import Stop, Verb
+
+P = TypeVar("P", Start, Stop)
 
 _INTERRUPTED = "Interrupted: what is under way is finished, no more is begun. Ctrl-C again stops at once."
 
@@ -30,19 +33,9 @@ def start_all(
             session, start, begun, clock=clock, notify=notify, gate=gates, overrides=overrides
         ).run()
 
-    with progress(op.output, len(starts), clock=clock) as notify:
-        batch = Batch(
-            starts,
-            lambda start: work(start, notify),
-            parallel=parallel,
-            left=lambda start: VmResult(start.vm, start.host, "left", "not begun: interrupted"),
-            describe=lambda start: start.vm.name,
-            interrupted=lambda: op.warn(_INTERRUPTED),
-        )
-        results = batch.run()
+    results, interrupted = _each(op, starts, work, parallel)
     after = session.running_now()
-    verified = tuple(vmstart.verified(r, s, after) for r, s in zip(results, starts, strict=True))
-    return verified, batch.stopped_early
+    return tuple(vmstart.verified(r, s, after) for r, s in zip(results, starts, strict=True)), interrupted
 
 
 def stop_all(
@@ -61,16 +54,22 @@ def stop_all(
         seconds = op.inventory.timeout_of(stop.vm.name) if timeout is None else timeout
         return vmstop.VmStop(session, stop, verb, begun, timeout=seconds, clock=clock, notify=notify).run()
 
-    with progress(op.output, len(stops), clock=clock) as notify:
+    results, interrupted = _each(op, stops, work, parallel)
+    after = session.running_now()
+    return tuple(vmstop.proved(r, s, verb, after) for r, s in zip(results, stops, strict=True)), interrupted
+
+
+def _each(
+    op: Operator, planned: Sequence[P], work: Callable[[P, Notify], VmResult], parallel: int
+) -> tuple[Sequence[VmResult], bool]:
+    """Carry them out, `parallel` at a time; the results in the same order, and whether it was interrupted."""
+    with progress(op.output, len(planned), clock=op.clock) as notify:
         batch = Batch(
-            stops,
-            lambda stop: work(stop, notify),
+            planned,
+            lambda one: work(one, notify),
             parallel=parallel,
-            left=lambda stop: VmResult(stop.vm, stop.host, "left", "not begun: interrupted"),
-            describe=lambda stop: stop.vm.name,
+            left=lambda one: VmResult(one.vm, one.host, "left", "not begun: interrupted"),
+            describe=lambda one: one.vm.name,
             interrupted=lambda: op.warn(_INTERRUPTED),
         )
-        results = batch.run()
-    after = session.running_now()
-    proved = tuple(vmstop.proved(r, s, verb, after) for r, s in zip(results, stops, strict=True))
-    return proved, batch.stopped_early
+        return batch.run(), batch.stopped_early

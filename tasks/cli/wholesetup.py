@@ -10,11 +10,15 @@ from tasks.cli import settingup
 from tasks.cli.context import Operator
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
-from tasks.cluster.errors import Failed, HostSilent, Refused, Unknown, VmfabError
+from tasks.cluster.errors import Failed, HostError, HostSilent, Interrupted, Refused, Unknown, VmfabError
+from tasks.cluster.model import Silent
 from tasks.cluster.setup import sequence
 from tasks.cluster.setup import steps as hostsetup
 from tasks.cluster.setup.sequence import Later
-from tasks.cluster.setup.steps import AGAIN, Change, Plan, Step
+from tasks.cluster.setup.steps import AGAIN, Change, Lacking, Plan, Step
+
+#: Seconds for looking at all steps on all hosts.
+PATIENCE = 120.0
 
 
 def set_up(op: Operator, *, dry_run: bool) -> None:
@@ -26,7 +30,7 @@ def set_up(op: Operator, *, dry_run: bool) -> None:
     """
     with op.session() as session:
         wanted = {name: sequence.steps(session, name) for name in op.hosts}
-        plans = {name: sequence.plan(session.host(name), steps) for name, steps in wanted.items()}
+        plans = {name: _planned(session, name, steps) for name, steps in wanted.items()}
         for name, planned in plans.items():
             for one in planned:
                 _show(op, name, one)
@@ -45,6 +49,15 @@ def set_up(op: Operator, *, dry_run: bool) -> None:
             for line in progress.left():
                 op.warn(line)
             raise progress.worded(error) from error
+        except KeyboardInterrupt:
+            raise Interrupted("Interrupted: what was begun may be half done.", AGAIN) from None
+
+
+def _planned(session: Session, host: str, steps: Sequence[Step]) -> Sequence[Plan | Later]:
+    try:
+        return sequence.plan(session.host(host), steps)
+    except HostError as error:
+        raise Refused(error.message, "Nothing was changed.") from error
 
 
 def _is_open(one: Plan | Later) -> bool:
@@ -97,7 +110,7 @@ def _set_up(
                 hostsetup.apply(ops, planned, partial(settingup.tell, op, host), current=current)
                 op.say(f"{host}: {step.name} is set up", "green")
         progress.done(host, step.name)
-    left = [one.step.name for one in sequence.plan(session.host(host), tuple(wanted)) if _is_open(one)]
+    left = [one.step.name for one in sequence.plan(session.host(host), wanted) if _is_open(one)]
     if left:
         raise Failed(f"{host}: {', '.join(left)} is not as it was set up any more.", AGAIN)
     op.say(f"{host} is set up", "green")
@@ -144,21 +157,21 @@ class Checked:
 
 
 def check(session: Session, hosts: Sequence[str]) -> tuple[Checked, ...]:
-    """Look at every step on these hosts, one after another. Changes nothing. Raises Refused for settings."""
+    """Look at every step on these hosts at the same time. Changes nothing. Raises Refused for settings."""
     wanted = {name: sequence.steps(session, name) for name in hosts}
-    return tuple(_checked(session, name, steps) for name, steps in wanted.items())
+    names = tuple(stage.name for stage in sequence.STAGES)
 
+    def missing(ops: HostOps) -> list[Missing]:
+        return [lack for step in wanted[ops.host] for lack in _missing(ops, step)]
 
-def _checked(session: Session, host: str, steps: Sequence[Step]) -> Checked:
-    names = tuple(step.name for step in steps)
-    missing: list[Missing] = []
-    for step in steps:
-        try:
-            with session.using(host) as ops:
-                missing += _missing(ops, step)
-        except HostSilent as error:
-            return Checked(host, names, tuple(missing), error.reason)
-    return Checked(host, names, tuple(missing))
+    seen = session.each(hosts, missing, seconds=PATIENCE)
+    answers = {name: seen[name] for name in hosts}
+    return tuple(
+        Checked(name, names, (), answer.reason)
+        if isinstance(answer, Silent)
+        else Checked(name, names, tuple(answer))
+        for name, answer in answers.items()
+    )
 
 
 def _missing(ops: HostOps, step: Step) -> list[Missing]:
@@ -171,7 +184,8 @@ def _missing(ops: HostOps, step: Step) -> list[Missing]:
         except HostSilent:
             raise
         except VmfabError as error:
-            found.append(Missing(ops.host, step.name, step.name, error.message, error.hint or mend))
+            advice = f"fab -H {ops.host} host.{error.by}" if isinstance(error, Lacking) else error.hint
+            found.append(Missing(ops.host, step.name, step.name, error.message, advice or mend))
             # What comes behind it in a step stands on it.
             break
         if isinstance(finding, Change):

@@ -69,6 +69,20 @@ class StoreHost:
 
 
 @dataclass(frozen=True, slots=True)
+class Console:
+    """A machine's console on a serial line of a host, 8 bits and one stop bit."""
+
+    name: str
+    #: alias of the host that has the line
+    host: str
+    device: str = "/dev/ttyS0"
+    #: bits per second
+    speed: int = 115200
+    #: none, even or odd
+    parity: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """hosts.ini, understood: hosts in file order, stores, and the rules for VMs."""
 
@@ -89,6 +103,8 @@ class Inventory:
     ocfs2_threshold: int = 31
     #: an OpenSSH client configuration to use instead of ~/.ssh/config; empty for the usual one
     ssh_config: str = ""
+    #: consoles on serial lines of the hosts
+    consoles: Mapping[str, Console] = field(default_factory=dict)
     #: group name -> its cluster hosts, in file order; groups without any are left out
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from . import children, domains, images, mounts, processes, runninglist, store, virsh
+from . import children, domains, images, mounts, processes, runninglist, storefacts, virsh
 from .problem import Problem
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ def observe(mount: str, *, plan: bool) -> dict[str, Any]:
     libvirt, machines, facts["store"] = children.together(
         lambda: _libvirt(plan),
         lambda: _machine_types() if plan else [],
-        lambda: store.facts(mount, table, operations=True),
+        lambda: storefacts.facts(mount, table, operations=True),
     )
     facts["cordons"] = facts["store"].pop("cordons")
     facts["operations"] = facts["store"].pop("operations")
@@ -49,7 +49,7 @@ def running(mount: str) -> dict[str, Any]:
     table = mounts.table()
     # A VM that is down can be started from a full store: its image is there.
     facts["domains"], facts["store"] = children.together(
-        lambda: domains.active(timeout=virsh.READ), lambda: store.facts(mount, table, full=0)
+        lambda: domains.active(timeout=virsh.READ), lambda: storefacts.facts(mount, table, full=0)
     )
     _add_files(facts, mounts.at(mount, table), table)
     return facts

@@ -1,4 +1,4 @@
-"""Files of the host itself, read and replaced as wholes. The store's are in `store`."""
+"""Files of the host itself, read and replaced as wholes. The store's are in `storefiles`."""
 
 from __future__ import annotations
 

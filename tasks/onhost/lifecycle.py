@@ -7,7 +7,7 @@ import select
 import threading
 import time
 
-from . import processes, store, virsh
+from . import processes, storelocks, virsh
 from .problem import Problem
 
 TYPE_CHECKING = False
@@ -61,7 +61,7 @@ def state_after(uuid: str) -> str:
 
 def change(*argv: str, timeout: float, stdin: str | None = None) -> str:
     """Ask libvirt for a change. It outlives the agent, and so do the agent's locks until it has ended."""
-    with store.kept() as locks:
+    with storelocks.kept() as locks:
         return virsh.run(*argv, timeout=timeout, stdin=stdin, change=True, keep=locks)
 
 

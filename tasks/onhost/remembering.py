@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 
-from . import facts, mirror, store
+from . import facts, mirror, storefiles
 from .problem import Problem, absolute_of, text_of
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ def _on_store(where: Any, work: Callable[[int, str], object]) -> None:
         work(top, host)
 
     try:
-        store.in_folder(mount, call, PATIENCE)
+        storefiles.in_folder(mount, call, PATIENCE)
     except Problem as problem:
         if problem.kind != "store":
             raise

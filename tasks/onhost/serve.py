@@ -6,7 +6,7 @@
 
 Requests are served at the same time, each in a thread. The agent ends at once when its input ends or nothing
 has been heard for `SILENCE` seconds: it never decides anything alone. Changes that libvirt was asked for go
-on (see `children`), and what was locked stays locked until they have ended (see `store`).
+on (see `children`), and what was locked stays locked until they have ended (see `storelocks`).
 
 The operations, by arguments and reply; `uuid` is in libvirt's spelling, {} an empty reply. Store paths are
 relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.asking.wire` reads.
@@ -65,7 +65,20 @@ import sys
 import threading
 import time
 
-from . import children, facts, files, lifecycle, remembering, runninglist, store, survey, virsh, work
+from . import (
+    children,
+    facts,
+    files,
+    lifecycle,
+    remembering,
+    runninglist,
+    storechild,
+    storefiles,
+    storelocks,
+    survey,
+    virsh,
+    work,
+)
 from .problem import Problem, absolute_of, bad, flag_of, seconds_of, text_of, texts_of, uuid_of
 
 TYPE_CHECKING = False
@@ -100,6 +113,11 @@ class Request:
     def for_change(self) -> float:
         """Seconds that a change may take, so that the state afterwards can still be told."""
         return max(1.0, self._until - time.monotonic() - _RESERVE)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the store gets for it."""
+        return self.left(storechild.SLOW)
 
     def event(self, what: Args) -> None:
         say({"id": self.number, "event": what})
@@ -284,32 +302,32 @@ def _note_running(r: Request) -> Args:
 
 def _store_read_dir(r: Request) -> Args:
     unless = r.text("unless") if "unless" in r.args else ""
-    return {"files": store.read_dir(r.mount, r.text("path"), r.left(store.SLOW), unless)}
+    return {"files": storefiles.read_dir(r.mount, r.text("path"), r.patience, unless)}
 
 
 def _store_write(r: Request) -> Args:
     exclusive = r.flag("exclusive")
-    store.write(r.mount, r.text("path"), r.text("text"), exclusive=exclusive, timeout=r.left(store.SLOW))
+    storefiles.write(r.mount, r.text("path"), r.text("text"), exclusive=exclusive, timeout=r.patience)
     return {}
 
 
 def _store_append(r: Request) -> Args:
-    store.append(r.mount, r.text("path"), r.text("text"), r.left(store.SLOW))
+    storefiles.append(r.mount, r.text("path"), r.text("text"), r.patience)
     return {}
 
 
 def _store_remove(r: Request) -> Args:
-    store.remove(r.mount, r.text("path"), r.left(store.SLOW))
+    storefiles.remove(r.mount, r.text("path"), r.patience)
     return {}
 
 
 def _store_makedirs(r: Request) -> Args:
-    store.makedirs(r.mount, r.text("path"), r.left(store.SLOW))
+    storefiles.makedirs(r.mount, r.text("path"), r.patience)
     return {}
 
 
 def _store_lock(r: Request) -> Args:
-    store.lock(r.mount, r.text("path"), _signed(r.text("holder")), r.left(store.SLOW))
+    storelocks.lock(r.mount, r.text("path"), _signed(r.text("holder")), r.patience)
     return {}
 
 
@@ -325,7 +343,7 @@ def _signed(holder: str) -> str:
 
 
 def _store_unlock(r: Request) -> Args:
-    store.unlock(r.mount, r.text("path"))
+    storelocks.unlock(r.mount, r.text("path"))
     return {}
 
 
@@ -333,7 +351,7 @@ def _store_swap(r: Request) -> Args:
     changes = r.args.get("changes")
     if not isinstance(changes, list) or not all(_is_change(c) for c in changes):
         raise bad("changes are not [[path, text or null, text or null]]")
-    store.swap(r.mount, r.text("path"), [(c[0], c[1], c[2]) for c in changes], r.left(store.SLOW))
+    storefiles.swap(r.mount, r.text("path"), [(c[0], c[1], c[2]) for c in changes], r.patience)
     return {}
 
 
@@ -383,14 +401,14 @@ OPERATIONS: dict[str, Operation] = {
     "dumpxml": _dumpxml,
     "clock": lambda r: survey.clock(),
     "look": lambda r: facts.look(r.mount, texts_of(r.args, "paths")),
-    "store.held": lambda r: {"held": survey.held(r.mount, texts_of(r.args, "paths"), r.left(store.SLOW))},
+    "store.held": lambda r: {"held": survey.held(r.mount, texts_of(r.args, "paths"), r.patience)},
     "store.images": lambda r: survey.images(r.mount, seconds_of(r.args, "seconds")),
     "watch": _watch,
-    "store.read": lambda r: {"text": store.read(r.mount, r.text("path"), r.left(store.SLOW))},
-    "store.list": lambda r: {"names": store.names(r.mount, r.text("path"), r.left(store.SLOW))},
+    "store.read": lambda r: {"text": storefiles.read(r.mount, r.text("path"), r.patience)},
+    "store.list": lambda r: {"names": storefiles.names(r.mount, r.text("path"), r.patience)},
     "store.read_dir": _store_read_dir,
-    "store.stat": lambda r: store.stat(r.mount, r.text("path"), r.left(store.SLOW)),
-    "store.holds": lambda r: {"held": store.holds(r.mount, r.text("path"), r.left(store.SLOW))},
+    "store.stat": lambda r: storefiles.stat(r.mount, r.text("path"), r.patience),
+    "store.holds": lambda r: {"held": storelocks.holds(r.mount, r.text("path"), r.patience)},
     "file.read": lambda r: files.read(absolute_of(r.args, "path")),
     "define": _define,
     "undefine": _undefine,
@@ -402,14 +420,14 @@ OPERATIONS: dict[str, Operation] = {
     "reboot": _reboot,
     "save_running": _save_running,
     "note_running": _note_running,
-    "store.init": lambda r: {"store_id": store.init(r.mount, r.left(store.SLOW))},
+    "store.init": lambda r: {"store_id": storefiles.init(r.mount, r.patience)},
     "store.write": _store_write,
     "store.append": _store_append,
     "store.remove": _store_remove,
     "store.makedirs": _store_makedirs,
     "store.lock": _store_lock,
     "store.unlock": _store_unlock,
-    "store.seize": lambda r: {"text": store.seize(r.mount, r.text("path"), r.left(store.SLOW))},
+    "store.seize": lambda r: {"text": storelocks.seize(r.mount, r.text("path"), r.patience)},
     "store.swap": _store_swap,
     "file.write": _file_write,
     "file.remove": lambda r: {"kept": files.remove(absolute_of(r.args, "path"), r.text("expect"))},

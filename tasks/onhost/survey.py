@@ -12,7 +12,7 @@ import os
 import stat
 import time
 
-from . import store
+from . import storechild
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def held(mount: str, paths: Sequence[str], timeout: float) -> dict[str, str]:
 
     Each is tried for a moment by a shared lock, which two audits do not notice of each other.
     """
-    parts = {path: store.parts_of(path) for path in paths}
+    parts = {path: storechild.parts_of(path) for path in paths}
 
     def work(root: int) -> dict[str, str]:
         found = {}
@@ -80,7 +80,7 @@ def held(mount: str, paths: Sequence[str], timeout: float) -> dict[str, str]:
                 found[path] = text
         return found
 
-    return dict(store.within(mount, work, timeout))
+    return dict(storechild.within(mount, work, timeout))
 
 
 def _holder(root: int, path: str) -> str | None:
@@ -104,7 +104,9 @@ def images(mount: str, seconds: float) -> dict[str, Any]:
     absolute, sizes in bytes, `needs` the inodes of backing and data files. After `seconds`, or too many
     files, the answer is what was found until then, and `why` says so.
     """
-    return dict(store.within(mount, lambda root: _Walk(root, mount, seconds).answer(), seconds + store.SLOW))
+    return dict(
+        storechild.within(mount, lambda root: _Walk(root, mount, seconds).answer(), seconds + storechild.SLOW)
+    )
 
 
 class _Walk:
@@ -130,7 +132,7 @@ class _Walk:
                     why = f"there are more than {MOST} files"
                 if why:
                     break
-                if stat.S_ISDIR(found.st_mode) and found.st_dev == self.device and path != store.FOLDER:
+                if stat.S_ISDIR(found.st_mode) and found.st_dev == self.device and path != storechild.FOLDER:
                     if depth < DEPTH:
                         folders.append((path, depth + 1))
                     else:

@@ -61,7 +61,7 @@ class Desk:
             connector=lambda inventory: (laptop or self.sim.laptop).connector,
             clock=self.sim.clock,
         )
-        code = exits.ending(lambda: task.body(operator, *args, **flags) or 0, output)
+        code = exits.ending(lambda: task.answer(operator, *args, **flags) or 0, output)
         return Ended(code, out.getvalue(), err.getvalue())
 
     def beside(self, laptop: Laptop, task: VmTask, *args: Any, **more: Any) -> Callable[[], Ended]:

@@ -486,6 +486,17 @@ def test_nothing_starts_once_the_lock_is_lost(sim: SimCluster, desk: Desk) -> No
         assert sim.where(web) == ("vmhost1",)
 
 
+def test_a_journal_that_cannot_be_begun_leaves_nothing_behind(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        web = sim.add_vm("web", DEAD)
+        SimGuard(sim)
+        die(sim)
+        sim.faults.on(faults.fail("store", "no space left on /vmstorage"), op="store.append", n=None)
+        assert type_evacuate(desk).code == 1
+        assert sim.where(web) == ()
+        assert [path for path in sim.store.files if path.startswith("locks/op-")] == []
+
+
 # -- broken anywhere -----------------------------------------------------------------------------------
 
 FAULTS = {

@@ -85,5 +85,5 @@ def test_a_refusal_is_a_sentence_and_changes_nothing(tmp_path: Path, words: list
 def test_only_root_may(monkeypatch: pytest.MonkeyPatch, task: VmTask) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Refused, match="needs root") as raised:
-        task.body(Operator())
+        task.answer(Operator())
     assert raised.value.hint == f"Type: sudo ./fab lab.{task.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import posixpath
@@ -14,6 +15,7 @@ from tasks.onhost import facts, images, runninglist
 from tasks.onhost.mirror import marked, merged
 from tests.sim import hooks, process
 from tests.sim.errors import AgentError, NoSuchDomain, VirshError
+from tests.sim.files import Tree
 from tests.sim.guests import Guest
 from tests.sim.host import SimHost
 from tests.sim.store import MOUNT
@@ -484,6 +486,9 @@ class Agent:
         text = self.host.storage.read(path) if self.host.storage is not None else None
         if text is not None:
             return {"text": text, "mode": 0o644, "sha256": ""}
+        if path.startswith("/proc/"):
+            text = Tree(self.host).read(path).decode()
+            return {"text": text, "mode": 0o444, "sha256": hashlib.sha256(text.encode()).hexdigest()}
         return self.host.disk.read(path)
 
     def _file_write(self, path: str, text: str, mode: int, expect: str | None) -> Reply:

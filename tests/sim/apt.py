@@ -10,7 +10,7 @@ from tasks.cluster.setup import packages, releases
 Ended = tuple[int, str, str]
 
 #: package -> the program that is missing without it
-BRINGS = {"cron": "crontab", "logrotate": "logrotate"}
+BRINGS = {"cron": "crontab", "logrotate": "logrotate", "minicom": "minicom"}
 KERNEL = "6.1.0-49-amd64"
 DEBIAN = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\nVERSION_ID="12"\n'
 

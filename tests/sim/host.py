@@ -62,6 +62,8 @@ class SimHost:
         #: systemd's units that are enabled, and that run
         self.enabled: set[str] = set()
         self.active: set[str] = set()
+        #: seconds that a reboot takes; None: it says yes and does nothing
+        self.reboot_takes: float | None = 30.0
         #: whether the institute's own script starts the VMs in running_vms after a boot
         self.restarts_vms = True
         self.powered = True
@@ -386,6 +388,12 @@ class SimHost:
             on = units[0] in (self.enabled if verb == "is-enabled" else self.active)
             yes, no = ("enabled", "disabled") if verb == "is-enabled" else ("active", "inactive")
             return (0, f"{yes}\n", "") if on else (1, f"{no}\n", "")
+        if verb == "is-system-running":
+            return 0, "running\n", ""
+        if verb == "reboot":
+            if self.reboot_takes is not None:
+                self.cluster.after(1.0, lambda: self.power_off(self.reboot_takes))
+            return 0, "", ""
         for unit in units:
             self._systemctl(verb, unit)
         return 0, "", ""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.cluster.setup import serial
 from tests.sim.apt import Apt
 from tests.sim.errors import AgentError
 
@@ -22,6 +23,8 @@ class OwnDisk:
     #: program -> what it says when it does not like a file
     complaints: dict[str, str] = field(default_factory=dict)
     apt: Apt = field(default_factory=Apt)
+    #: not booted with systemd
+    container: bool = False
 
     def read(self, path: str) -> dict[str, Any]:
         system = self.apt.read(path)
@@ -60,14 +63,22 @@ class OwnDisk:
             "crontab": lambda: self._crontab(argv[1], stdin),
             "sh": lambda: self._check("sh"),
             "logrotate": lambda: self._check("logrotate"),
+            "test": lambda: (1 if self.container else 0, "", ""),
+            "minicom": lambda: (0, "minicom version 2.8\n", ""),
         }
-        installed = self.apt.run(argv)
+        installed = self._find(argv) or self.apt.run(argv)
         if installed is not None:
             programs = {argv[0]: lambda: installed}
         if argv[0] not in programs or argv[0] in {*self.missing, *self.apt.lacking}:
             raise AgentError("bad-request", f"{argv[0]}: No such file or directory")
         rc, out, err = programs[argv[0]]()
         return {"rc": rc, "out": out, "err": err}
+
+    def _find(self, argv: Sequence[str]) -> tuple[int, str, str] | None:
+        if list(argv[:2]) != ["find", serial.FOLDER]:
+            return None
+        names = [path for path in self.files if path.startswith(f"{serial.FOLDER}/minirc.")]
+        return 0, "".join(f"{name}\n" for name in names), ""
 
     def _crontab(self, option: str, stdin: str) -> tuple[int, str, str]:
         if "crontab" in self.complaints:

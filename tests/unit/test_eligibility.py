@@ -10,16 +10,16 @@ import pytest
 from tasks.cluster.model import Domain, HostFacts, Move, QemuProcess, Refusal, Silent, Store, Vm
 from tasks.cluster.planning.census import ApartRules, Census
 from tasks.cluster.planning.eligibility import media_left_behind, refusals_for_vm
-from tasks.cluster.planning.placement import plan_migrate, recheck
-from tasks.cluster.planning.subject import (
+from tasks.cluster.planning.overrides import (
     ALLOW_LOCAL_ISO,
     ALLOW_MACVTAP,
     ALLOW_SHARED_IMAGE,
     IGNORE_APART,
     IGNORE_RESERVE,
-    OVERRIDES,
-    subject,
+    OF_A_MOVE,
 )
+from tasks.cluster.planning.placement import plan_migrate, recheck
+from tasks.cluster.planning.subject import subject
 from tasks.cluster.planning.targets import free_memory_kib
 from tests.unit import clusters
 from tests.unit.clusters import GIB, disk_xml, domain, host, inventory, snapshot, vm_named
@@ -353,7 +353,7 @@ def test_no_flag_opens_what_protects_the_law() -> None:
         (host("a", domain("web", devices=disk_xml("/x", target="vdb"))), host("b")),
     ]
     for hosts in cases:
-        assert migrated(*hosts, overrides=OVERRIDES) != ()
+        assert migrated(*hosts, overrides=OF_A_MOVE) != ()
 
 
 # -- free memory ---------------------------------------------------------------------------------------

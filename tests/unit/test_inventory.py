@@ -16,7 +16,7 @@ from tasks.cluster.errors import Refused
 from tasks.cluster.inventory import ansible_ini, grouptree, hostpattern, settings
 from tasks.cluster.inventory.inventory import DEFAULT_PATH, find, load, resolve, understand
 from tasks.cluster.inventory.mistakes import MOST_SHOWN, Unreadable
-from tasks.cluster.model import Host, Inventory, StoreHost
+from tasks.cluster.model import Console, Host, Inventory, StoreHost
 
 DATA = Path(__file__).parent / "data" / "inventory"
 
@@ -551,3 +551,43 @@ def test_ungrouped_is_a_group_of_its_own() -> None:
     ini = ansible_ini.read("a\nb\n[g]\na\n")
     assert ini.members(grouptree.UNGROUPED) == ("b",)
     assert ini.groups_of("a") == ["all", "g"]
+
+
+# --- consoles
+
+CONSOLES = "[vmhosts]\nvmhost[1:2]\n[consoles]\n"
+
+
+def test_consoles_with_all_they_may_have() -> None:
+    found = inventory(
+        CONSOLES
+        + "raid vmfab_console_host=vmhost1\n"
+        + "switch vmfab_console_host=vmhost1 vmfab_device=/dev/ttyUSB0 vmfab_speed=9600 vmfab_parity=Even\n"
+    )
+    assert found.consoles == {
+        "raid": Console("raid", "vmhost1", "/dev/ttyS0", 115200, "none"),
+        "switch": Console("switch", "vmhost1", "/dev/ttyUSB0", 9600, "even"),
+    }
+    assert "raid" not in found.hosts
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("raid", "raid has no vmfab_console_host"),
+        ("raid vmfab_console_host=vmhost9", "'vmhost9' is not in [vmhosts]"),
+        ("raid vmfab_console_host=vmhost1 vmfab_speed=115201", "not a usual speed"),
+        ("raid vmfab_console_host=vmhost1 vmfab_parity=mark", "not none, even or odd"),
+        ("raid vmfab_console_host=vmhost1 vmfab_device=ttyS0", "not the path of a device"),
+        ("raid vmfab_console_host=vmhost1 vmfab_device=/dev/../etc/passwd", "not the path of a device"),
+        ("ra/id vmfab_console_host=vmhost1", "has odd characters"),
+        ("a vmfab_console_host=vmhost1\nb vmfab_console_host=vmhost1", "b is on the same line as a"),
+        ("vmhost2 vmfab_console_host=vmhost1 vmfab_mount=/x", "vmfab_mount has no effect here"),
+    ],
+)
+def test_consoles_that_make_no_sense(line: str, words: str) -> None:
+    assert words in complaint(CONSOLES + line)
+
+
+def test_a_consoles_variables_have_no_effect_at_a_host() -> None:
+    assert "vmfab_speed has no effect here" in complaint("[vmhosts]\nvmhost1 vmfab_speed=9600\n")

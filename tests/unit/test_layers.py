@@ -25,6 +25,7 @@ PURE = (
     "tasks.cluster.planning",
     "tasks.cluster.asking.wire",
     "tasks.cluster.setup.crontab",
+    "tasks.cluster.setup.releases",
     "tasks.cluster.setup.templates",
 )
 REACHES_OUT = ("fabric", "paramiko", "subprocess", "socket", "asyncio", "multiprocessing", "os.system")
@@ -214,7 +215,7 @@ def test_no_packages_of_the_domain_import_each_other() -> None:
         ("tasks.cli.tables", "from tasks.status import x", "what an operator types"),
         ("tasks.lab.up", "import tasks.labtasks", "what an operator types"),
         ("tasks.onhost.agent", "import rich", "only the standard library"),
-        ("tasks.onhost.agent", "import tasks.onhost.store", "only the standard library"),
+        ("tasks.onhost.agent", "import tasks.onhost.storefiles", "only the standard library"),
         ("tasks.onhost.agent", "from ..cluster import model", "only tasks.onhost"),
     ],
 )
@@ -237,8 +238,8 @@ def test_violation_is_found(module: str, source: str, rule: str) -> None:
         ("tasks.cluster.planning.placement", "from . import model\nfrom .model import Plan\nimport heapq"),
         ("tasks.cluster.planning.placement", "from tasks.cluster import model\nimport tasks.cluster.errors"),
         ("tasks.cluster.drain", "'''print(x)'''\nprinter.print('a')\nfrom .session import Session"),
-        ("tasks.onhost.agent", "from __future__ import annotations\nimport json\nfrom . import store"),
-        ("tasks.onhost.agent", "from .store import read"),
+        ("tasks.onhost.agent", "from __future__ import annotations\nimport json\nfrom . import storefiles"),
+        ("tasks.onhost.agent", "from .storefiles import read"),
     ],
 )
 def test_what_is_allowed_is_left_alone(module: str, source: str) -> None:

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.cluster.model import Cordon, HostFacts, Move, QemuProcess, Refusal, Silent, Snapshot, Vm
+from tasks.cluster.planning.overrides import IGNORE_APART, IGNORE_RESERVE
 from tasks.cluster.planning.packing import Placement, place
 from tasks.cluster.planning.placement import plan_drain, plan_migrate
 from tasks.cluster.planning.rooms import HostRoom, VmNeed
-from tasks.cluster.planning.subject import IGNORE_APART, IGNORE_RESERVE
 from tests.unit.clusters import GIB, domain, host, inventory, snapshot, vm_named
 
 # -- the packing ---------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def run(sim: SimCluster, *hosts: str, as_json: bool = False) -> tuple[int, str]:
     operator = Operator(
         hosts=hosts, output=output, inventory=sim.inventory(), connector=lambda _: sim.laptop.connector
     )
-    code = status.body(operator, json=as_json)
+    code = status.answer(operator, json=as_json)
     return code, out.getvalue()
 
 

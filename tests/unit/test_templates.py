@@ -8,12 +8,15 @@ import pytest
 from jinja2 import UndefinedError
 
 from tasks import check
-from tasks.cluster.setup import afterboot, templates
+from tasks.cluster.model import Console
+from tasks.cluster.setup import afterboot, serial, templates
 
 RENDERED = check.ROOT / "tests/data/rendered"
 MADE = {
     "restart_running_vms": afterboot.script("/vmstorage", "vmhost1"),
     "restart_running_vms.logrotate": afterboot.logrotate("/vmstorage"),
+    "minirc.raid": serial.text(Console("raid", "vmhost1")),
+    "minirc.switch": serial.text(Console("switch", "vmhost1", "/dev/ttyUSB0", 9600, "even")),
 }
 
 

@@ -86,6 +86,11 @@ class Session:
             before.result().close()
         return ops.result()
 
+    def tell(self, host: str, line: str) -> None:
+        """Tell whoever hears of long work what is waited for."""
+        if self._working is not None:
+            self._working(host, line)
+
     def current(self, ops: HostOps) -> bool:
         """Whether this is the open link to its host, as far as was noticed, and not one that was lost."""
         with self._lock:

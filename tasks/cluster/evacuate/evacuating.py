@@ -7,7 +7,6 @@ again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -19,10 +18,9 @@ from tasks.cluster.evacuate import comeback, stranded
 from tasks.cluster.evacuate.fencing import Fence
 from tasks.cluster.evacuate.stranded import Stranded
 from tasks.cluster.events import Event, Notify, Phase
-from tasks.cluster.model import HostFacts, Move, Outcome, Refusal, Silent, Snapshot
+from tasks.cluster.model import HostFacts, Move, Outcome, Silent, Snapshot
 from tasks.cluster.moving import relocate
-from tasks.cluster.moving.batch import Batch
-from tasks.cluster.moving.gates import StartGates
+from tasks.cluster.moving.move import Gate, Recheck
 from tasks.cluster.moving.relocate import Result
 from tasks.cluster.moving.starting import RunsAlready, Starter, StartFailed
 from tasks.cluster.planning.census import Census
@@ -57,11 +55,7 @@ class Work:
     #: the snapshot the moves were planned on, in which the dead host seems to answer
     planned_on: Snapshot
     #: the reasons against a move, from a fresh snapshot of its target
-    recheck: Callable[[Snapshot, Move], Sequence[Refusal]]
-
-
-#: Limits how many VMs start on one host at the same time.
-Gate = Callable[[str], AbstractContextManager[object]]
+    recheck: Recheck
 
 
 class _Left(Exception):
@@ -98,6 +92,13 @@ class Evacuation:
         self._given = False
         self._sent = False
         self._warnings: list[str] = []
+
+    def prepare(self) -> None:
+        """Nothing is done ahead: each step rests on a proof made right before it."""
+
+    def leave(self) -> Outcome:
+        """Give up before its turn: it is off, as it was."""
+        return Outcome(self._move, "left", "", detail="not begun: interrupted")
 
     def run(self) -> Outcome:
         """Define it, make the target its owner, start it there, watch it stay up."""
@@ -244,66 +245,25 @@ def carry_out(
     Raises Failed when the journal cannot be begun (nothing was changed then), what `first` raises, and
     Interrupted at a second Ctrl-C.
     """
-    lock = OperationLock(session, store.hosts, operation.id, operation)
-    lock.take()
-    diary = Journal(store, operation, clock, announced=lock.keep)
-    try:
-        diary.plan(work.moves, kind=KIND)
-        try:
-            first()
-        except VmfabError:
-            relocate.close(session, store, diary, lock, "not begun", clock)
-            raise
 
-        def begun(move: Move, told: Notify, gate: Gate) -> Evacuation:
+    def make(diary: Journal) -> Result:
+        def made(move: Move, told: Notify, gate: Gate) -> Evacuation:
             return Evacuation(session, fence, store, work, move, diary, clock=clock, notify=told, gate=gate)
 
-        result = _make(session, work.moves, begun, clock, notify, parallel, interrupted)
-        if any(o.result in journal.OPEN for o in result.outcomes):
-            return result
-        how = "interrupted" if result.interrupted else "done"
-        warnings = relocate.close(session, store, diary, lock, how, clock)
-        return replace(result, warnings=(*result.warnings, *warnings))
-    finally:
-        lock.release()
+        return relocate.make(
+            session,
+            work.moves,
+            made,
+            clock=clock,
+            notify=notify,
+            parallel=parallel,
+            interrupted=interrupted,
+            named=lambda move: f"to {move.target}",
+        )
 
-
-def _make(
-    session: Session,
-    moves: Sequence[Move],
-    begun: Callable[[Move, Notify, Gate], Evacuation],
-    clock: Clock,
-    notify: Notify,
-    parallel: int,
-    interrupted: Callable[[], None],
-) -> Result:
-    """Start the VMs, `parallel` at a time, and observe the cluster again. Raises Interrupted."""
-    begin = clock.monotonic()
-    gates = StartGates()
-    last: dict[str, Event] = {}
-
-    def told(event: Event) -> None:
-        last[event.vm] = event
-        notify(event)
-
-    def left(move: Move) -> Outcome:
-        told(Event(move.vm.name, Phase.LEFT, move.source, move.target, "interrupted"))
-        return Outcome(move, "left", "", detail="not begun: interrupted")
-
-    for move in moves:
-        told(Event(move.vm.name, Phase.WAITING, move.source, move.target))
-    batch = Batch(
-        moves,
-        lambda move: begun(move, told, gates).run(),
-        parallel=parallel,
-        left=left,
-        describe=lambda move: f"{move.vm.name} (to {move.target}): {last[move.vm.name].phase.value}",
-        interrupted=interrupted,
+    return relocate.journaled(
+        session, store, operation, work.moves, make, kind=KIND, options={}, clock=clock, first=first
     )
-    outcomes = batch.run()
-    took = clock.monotonic() - begin
-    after = session.observe()
-    return Result(tuple(relocate.verify(o, after) for o in outcomes), after, batch.stopped_early, took)
 
 
 # -- earlier evacuations of the host -------------------------------------------------------------------

@@ -10,9 +10,11 @@ from tasks.cluster.inventory import settings
 from tasks.cluster.inventory.grouptree import ALL, Ini, IniGroup, IniHost, Value
 from tasks.cluster.inventory.mistakes import Mistake, named, nearest, quoted
 from tasks.cluster.inventory.settings import Kind, Scope
+from tasks.cluster.model import Console
 
 VMHOSTS = "vmhosts"
 STORES = "stores"
+CONSOLES = "consoles"
 #: A group whose name begins so is a rule, and lists VMs in a variable.
 APART = "apart_"
 
@@ -30,7 +32,7 @@ def mistakes_of(ini: Ini, folder: Path) -> list[Mistake]:
     if not ini.mistakes:
         found += [*_places(ini), *_parts(ini)]
         if not found:
-            found += [*_same_twice(ini), *_stores(ini), *_rules(ini)]
+            found += [*_same_twice(ini), *_stores(ini), *_consoles(ini), *_rules(ini)]
     return found
 
 
@@ -111,7 +113,7 @@ def _own_variables(ini: Ini, folder: Path) -> Iterator[Mistake]:
                 # The beginning is alike in all of them and says nothing.
                 endings = {known.removeprefix("vmfab_"): known for known in settings.VARIABLES}
                 near = endings.get(nearest(name.lower()[len("vmfab_") :], endings))
-                remedy = f"Did you mean {near}?" if near else f"There are {', '.join(settings.VARIABLES)}"
+                remedy = f"Did you mean {near}?" if near else "README.md lists all, under hosts.ini"
                 yield Mistake(value.line, f"vmfab knows no variable {named(name)}", remedy)
             elif wrong := _wrong(name, value, settings.VARIABLES[name].kind):
                 yield wrong
@@ -147,7 +149,11 @@ def _ansible_variables(ini: Ini) -> Iterator[Mistake]:
 
 def _places(ini: Ini) -> Iterator[Mistake]:
     """Check that each of vmfab's variables stands where it has an effect."""
-    inside = {Scope.HOST: set(members(ini, VMHOSTS)), Scope.STORE: set(members(ini, STORES))}
+    inside = {
+        Scope.HOST: set(members(ini, VMHOSTS)),
+        Scope.STORE: set(members(ini, STORES)),
+        Scope.CONSOLE: set(members(ini, CONSOLES)),
+    }
     seen: set[tuple[str, int]] = set()
     for owner in _owners(ini):
         is_group = isinstance(owner, IniGroup)
@@ -252,6 +258,33 @@ def _account(store: str, variables: Mapping[str, Value]) -> Iterator[Mistake]:
     elif secret and not user:
         what = f"{store} has a vmfab_chap_secret_file and no vmfab_chap_user"
         yield Mistake(secret.line, what, "Write vmfab_chap_user=NAME")
+
+
+def _consoles(ini: Ini) -> Iterator[Mistake]:
+    """Check that each console has a serial line of its own at a cluster host."""
+    lines: dict[tuple[str, str], str] = {}
+    hosts = members(ini, VMHOSTS)
+    usual = Console("", "").device
+    for name in members(ini, CONSOLES):
+        line = ini.hosts[name].line
+        variables = ini.variables(name)
+        host = variables.get("vmfab_console_host")
+        if not re.fullmatch(_NAME, name):
+            what = f"the name of the console {quoted(name)} has odd characters"
+            yield Mistake(line, what, "Use letters, digits, _, - and . only")
+        elif host is None:
+            remedy = f"Write {name} vmfab_console_host={hosts[0]}"
+            yield Mistake(line, f"{name} has no vmfab_console_host", remedy)
+        elif host.text not in hosts:
+            near = nearest(host.text, hosts)
+            remedy = f"Did you mean {near}?" if near else f"There are {', '.join(hosts)}"
+            yield Mistake(host.line, f"{quoted(host.text)} is not in [{VMHOSTS}]", remedy)
+        else:
+            device = variables["vmfab_device"].text if "vmfab_device" in variables else usual
+            first = lines.setdefault((host.text, device), name)
+            if first != name:
+                what = f"{name} is on the same line as {first}, {device} of {host.text}"
+                yield Mistake(line, what, "Correct one of them")
 
 
 def holds_vms(variables: Mapping[str, Value]) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tasks.cluster.errors import Refused
 from tasks.cluster.inventory import ansible_ini, settings
 from tasks.cluster.inventory.check import (
+    CONSOLES,
     STORES,
     VMHOSTS,
     address_of,
@@ -23,7 +24,7 @@ from tasks.cluster.inventory.check import (
 )
 from tasks.cluster.inventory.grouptree import Ini
 from tasks.cluster.inventory.mistakes import Mistake, near, quoted, refusal
-from tasks.cluster.model import Host, Inventory, StoreHost
+from tasks.cluster.model import Console, Host, Inventory, StoreHost
 
 ENVIRONMENT = "VMFAB_INVENTORY"
 #: Used when none is chosen: the file beside fabfile.py.
@@ -139,6 +140,7 @@ def _build(ini: Ini, path: Path) -> Inventory:
         hosts=hosts,
         stores=stores,
         apart={rule: settings.vm_names(group.variables["vmfab_vms"].text) for rule, group in rules(ini)},
+        consoles={name: _console(ini, name) for name in members(ini, CONSOLES)},
         groups={name: found for name, found in groups.items() if found},
     )
     for store in stores.values():
@@ -197,6 +199,18 @@ def _store(ini: Ini, name: str, folder: Path) -> StoreHost:
         chap_secret_file=str(path_from(folder, secret_file)) if secret_file else "",
         slots=settings.SLOTS.read(given.get("vmfab_slots", "8")),
     )
+
+
+def _console(ini: Ini, name: str) -> Console:
+    variables = ini.variables(name)
+    made = Console(name, variables["vmfab_console_host"].text)
+    if device := variables.get("vmfab_device"):
+        made = replace(made, device=device.text)
+    if speed := variables.get("vmfab_speed"):
+        made = replace(made, speed=settings.speed(speed.text))
+    if parity := variables.get("vmfab_parity"):
+        made = replace(made, parity=settings.parity(parity.text))
+    return made
 
 
 def _label(path: Path) -> str:

@@ -29,6 +29,9 @@ _TARGET = re.compile(
     r"iqn\.[0-9]{4}-[0-9]{2}\.[A-Za-z0-9.-]+(?::[A-Za-z0-9.:_-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32}"
 )
 _CLUSTER = re.compile(r"[A-Za-z0-9]{1,16}")
+_ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_DEVICE = re.compile(r"/dev/[A-Za-z0-9_.:/+-]{1,200}")
+_SPEEDS = (300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600)
 _POWER = {"k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -47,6 +50,7 @@ class Scope(Enum):
     HOST = "a cluster host, or a group of them"
     CLUSTER = "[vmhosts:vars] or [all:vars]"
     STORE = "a store, or a group of them"
+    CONSOLE = "a console, or a group of them"
     RULE = "[apart_NAME:vars]"
 
 
@@ -218,6 +222,34 @@ def file_name(text: str) -> str:
     return text
 
 
+def alias(text: str) -> str:
+    """Read the name of a host in the inventory."""
+    if not _ALIAS.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
+def device(text: str) -> str:
+    """Read the path of a device."""
+    if not _DEVICE.fullmatch(text) or ".." in text.split("/"):
+        raise ValueError(text)
+    return text
+
+
+def speed(text: str) -> int:
+    """Read the speed of a serial line, in bits per second."""
+    if not re.fullmatch(r"[1-9][0-9]{2,5}", text) or int(text) not in _SPEEDS:
+        raise ValueError(text)
+    return int(text)
+
+
+def parity(text: str) -> str:
+    """Read the parity of a serial line."""
+    if text.lower() not in ("none", "even", "odd"):
+        raise ValueError(text)
+    return text.lower()
+
+
 def login(text: str) -> str:
     """Read a user's name."""
     if not _LOGIN.fullmatch(text):
@@ -244,6 +276,10 @@ STORE_LABEL = Kind("a label of letters, digits, _, - and ., at most 63", "vmstor
 TARGET = Kind("the name of an iSCSI target", "iqn.2010-04.org.example:vmstorage", target_name)
 CHAP_USER = Kind("a user name without spaces", "vmhosts", chap_user)
 CLUSTER_NAME = Kind("up to 16 letters and digits", "vmfab", cluster_name)
+ALIAS = Kind("the name of a cluster host", "vmhost1", alias)
+DEVICE = Kind("the path of a device", "/dev/ttyS0", device)
+SPEED = Kind("a usual speed in bits per second", "115200", speed)
+PARITY = Kind("none, even or odd", "none", parity)
 
 #: vmfab's own variables. A new one is a line here; README's table is made from it.
 VARIABLES: Mapping[str, Variable] = {
@@ -295,6 +331,12 @@ VARIABLES: Mapping[str, Variable] = {
     "vmfab_slots": Variable(
         SLOTS, Scope.STORE, "how many hosts may mount it at once, when it is formatted; default 8"
     ),
+    "vmfab_console_host": Variable(
+        ALIAS, Scope.CONSOLE, "the host to whose serial line the console is connected; every console needs it"
+    ),
+    "vmfab_device": Variable(DEVICE, Scope.CONSOLE, "the serial line there; default /dev/ttyS0"),
+    "vmfab_speed": Variable(SPEED, Scope.CONSOLE, "its speed; default 115200"),
+    "vmfab_parity": Variable(PARITY, Scope.CONSOLE, "its parity; default none"),
     "vmfab_vms": Variable(VM_NAMES, Scope.RULE, "VMs, by name or pattern, of which no two may share a host"),
 }
 

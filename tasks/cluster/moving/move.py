@@ -15,6 +15,7 @@ from tasks.cluster.clock import Clock
 from tasks.cluster.errors import Failed, HostError, HostSilent, Unknown, VmfabError
 from tasks.cluster.events import Event, Notify, Phase
 from tasks.cluster.model import Domain, HostFacts, Move, Outcome, Refusal, Silent, Snapshot
+from tasks.cluster.moving.batch import Rest
 from tasks.cluster.moving.proof import PATIENCE, trace_of
 from tasks.cluster.moving.starting import RunsAlready, Starter, StartFailed
 from tasks.cluster.moving.stopping import Stopper
@@ -115,6 +116,10 @@ class ColdMove:
         """Give up before its turn: the VM is as it was."""
         self._lock.release()
         return Outcome(self._move, "left", self._move.source, detail="not begun: interrupted")
+
+    def run(self) -> Outcome | Rest[Outcome]:
+        """Both parts: a VM that is merely being watched on its target keeps no other one waiting."""
+        return self.stop_and_start() or Rest(self.settle)
 
     def stop_and_start(self) -> Outcome | None:
         """Check, define, stop, prove, start. None when it runs on the target and is to be settled."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from tasks.cluster.asking.session import Session
 from tasks.cluster.clock import Clock
@@ -67,12 +68,53 @@ def carry_out(
     Raises Failed when the journal cannot be begun (nothing was changed then), what `first` raises, and
     Interrupted at a second Ctrl-C.
     """
+
+    def work(journal: Journal) -> Result:
+        def made(move: Move, told: Notify, gate: Gate) -> ColdMove:
+            return ColdMove(
+                session, move, journal, clock=clock, notify=told, recheck=recheck, options=options, gate=gate
+            )
+
+        return make(
+            session, moves, made, clock=clock, notify=notify, parallel=parallel, interrupted=interrupted
+        )
+
+    return journaled(
+        session,
+        store,
+        operation,
+        moves,
+        work,
+        kind=kind,
+        options=as_written(options, overrides),
+        clock=clock,
+        first=first,
+    )
+
+
+def journaled(
+    session: Session,
+    store: SharedStore,
+    operation: Operation,
+    moves: Sequence[Move],
+    work: Callable[[Journal], Result],
+    *,
+    kind: str,
+    options: Mapping[str, bool],
+    clock: Clock,
+    first: Callable[[], None],
+) -> Result:
+    """Do what comes `first` and then the work, with the operation's lock held and its plan in the journal.
+
+    The operation stays open when the outcome of a move is not known. Raises Failed when the journal cannot
+    be begun (nothing was changed then), and what `first` and `work` raise.
+    """
     lock = OperationLock(session, store.hosts, operation.id, operation)
     lock.take()
     journal = Journal(store, operation, clock, announced=lock.keep)
     try:
         try:
-            journal.plan(moves, kind=kind, options=as_written(options, overrides))
+            journal.plan(moves, kind=kind, options=options)
         except VmfabError:
             lock.end()
             raise
@@ -81,15 +123,7 @@ def carry_out(
         except VmfabError:
             close(session, store, journal, lock, "not begun", clock)
             raise
-
-        def made(move: Move, told: Notify, gate: Gate) -> ColdMove:
-            return ColdMove(
-                session, move, journal, clock=clock, notify=told, recheck=recheck, options=options, gate=gate
-            )
-
-        result = make(
-            session, moves, made, clock=clock, notify=notify, parallel=parallel, interrupted=interrupted
-        )
+        result = work(journal)
         if any(o.result in OPEN for o in result.outcomes):
             return result
         warnings = close(
@@ -119,17 +153,34 @@ def close(
     return lock.warnings
 
 
+class Way(Protocol):
+    """One VM's way to its target. Nothing of it raises anything foreseeable."""
+
+    def prepare(self) -> None:
+        """Do ahead of its turn what does no harm if that never comes."""
+
+    def run(self) -> Outcome | Rest[Outcome]:
+        """Go it; a Rest does not keep the next VM waiting."""
+
+    def leave(self) -> Outcome:
+        """Give up before its turn."""
+
+
 def make(
     session: Session,
     moves: Sequence[Move],
-    made: Callable[[Move, Notify, Gate], ColdMove],
+    made: Callable[[Move, Notify, Gate], Way],
     *,
     clock: Clock,
     notify: Notify,
     parallel: int,
     interrupted: Callable[[], None],
+    named: Callable[[Move], str] = lambda move: f"{move.source} to {move.target}",
 ) -> Result:
-    """Make moves, `parallel` at a time, and observe the cluster again. Raises Interrupted."""
+    """Make moves, `parallel` at a time, and observe the cluster again; `named` tells one.
+
+    Raises Interrupted at a second Ctrl-C.
+    """
     begin = clock.monotonic()
     gates = StartGates()
     last: dict[str, Event] = {}
@@ -144,15 +195,14 @@ def make(
         carried[move].prepare()
 
     def work(move: Move) -> Outcome | Rest[Outcome]:
-        # A VM that is merely being watched on its target does not keep the next one waiting.
-        return carried[move].stop_and_start() or Rest(carried[move].settle)
+        return carried[move].run()
 
     def left(move: Move) -> Outcome:
         told(Event(move.vm.name, Phase.LEFT, move.source, move.target, "interrupted"))
         return carried[move].leave()
 
     def describe(move: Move) -> str:
-        return f"{move.vm.name} ({move.source} to {move.target}): {last[move.vm.name].phase.value}"
+        return f"{move.vm.name} ({named(move)}): {last[move.vm.name].phase.value}"
 
     for move in moves:
         told(Event(move.vm.name, Phase.WAITING, move.source, move.target))

@@ -13,14 +13,8 @@ from tasks.cluster import domainxml
 from tasks.cluster.domainxml import Source
 from tasks.cluster.model import Refusal
 from tasks.cluster.planning.census import Census
-from tasks.cluster.planning.subject import (
-    ALLOW_LOCAL_ISO,
-    ALLOW_SHARED_IMAGE,
-    Subject,
-    kept,
-    store_problem,
-    unanswered,
-)
+from tasks.cluster.planning.overrides import ALLOW_LOCAL_ISO, ALLOW_SHARED_IMAGE
+from tasks.cluster.planning.subject import Subject, kept, store_problem, unanswered
 
 #: What to do about states in which a guest cannot be shut down the normal way.
 REMEDIES = {

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from tasks.cluster.model import Domain, Inventory, Move, Plan, Refusal, Snapshot, Vm
 from tasks.cluster.planning.census import ApartRules, Census, named
 from tasks.cluster.planning.eligibility import refusals_for_vm
+from tasks.cluster.planning.overrides import IGNORE_APART, IGNORE_RESERVE
 from tasks.cluster.planning.packing import place
 from tasks.cluster.planning.rooms import HostRoom, VmNeed
-from tasks.cluster.planning.subject import IGNORE_APART, IGNORE_RESERVE, Subject, Terms, subject, unanswered
+from tasks.cluster.planning.subject import Subject, Terms, subject, unanswered
 from tasks.cluster.planning.targets import (
     Trial,
     barred_hosts,
@@ -38,7 +39,7 @@ def plan_drain(
 
     `only` and `exclude` are VM names or glob patterns; a pattern that means no VM of the cluster is refused,
     as it is more likely mistyped than meant. `to` limits the targets. `cordoned` is what the snapshot says
-    unless given. `overrides` are the flags of `subject.OVERRIDES`. `reservations` are moves of other commands
+    unless given. `overrides` are some of `overrides.OF_A_MOVE`. `reservations` are moves of other commands
     that may be under way: their memory and their apart rules are kept free on their targets.
     `shutdown_timeout` (seconds) takes the place of what the inventory says for each VM.
 

@@ -12,18 +12,6 @@ from tasks.cluster.domainxml import DomainXml
 from tasks.cluster.model import Domain, HostFacts, Refusal, Store
 from tasks.cluster.planning.census import Census
 
-#: Move although a CD or floppy image lies on the source's own disk: the drive is empty on the target.
-ALLOW_LOCAL_ISO = "--allow-local-iso"
-#: Move although another definition, which is off, names the same image.
-ALLOW_SHARED_IMAGE = "--allow-shared-image"
-#: Move although it cannot be seen whether the target has the network device that the VM uses by macvtap.
-ALLOW_MACVTAP = "--allow-macvtap"
-#: Plan into the memory that hosts.ini keeps for the host itself.
-IGNORE_RESERVE = "--ignore-reserve"
-#: Put VMs together that hosts.ini wants apart.
-IGNORE_APART = "--ignore-apart"
-OVERRIDES = (ALLOW_LOCAL_ISO, ALLOW_SHARED_IMAGE, ALLOW_MACVTAP, IGNORE_RESERVE, IGNORE_APART)
-
 
 @dataclass(frozen=True, slots=True)
 class Terms:

@@ -7,17 +7,9 @@ from dataclasses import dataclass
 
 from tasks.cluster.model import HostFacts, Refusal
 from tasks.cluster.planning.census import Census
+from tasks.cluster.planning.overrides import ALLOW_MACVTAP, IGNORE_APART, IGNORE_RESERVE
 from tasks.cluster.planning.rooms import HostRoom, VmNeed
-from tasks.cluster.planning.subject import (
-    ALLOW_MACVTAP,
-    IGNORE_APART,
-    IGNORE_RESERVE,
-    Subject,
-    Terms,
-    kept,
-    store_problem,
-    unanswered,
-)
+from tasks.cluster.planning.subject import Subject, Terms, kept, store_problem, unanswered
 
 
 def free_memory_kib(facts: HostFacts, reserve_kib: int, reserved_kib: int = 0) -> int:

@@ -15,7 +15,7 @@ from tasks.cluster.model import Move, Outcome, Refusal, Snapshot
 from tasks.cluster.moving.move import Gate, MoveOptions
 from tasks.cluster.moving.relocate import close, make
 from tasks.cluster.planning import placement
-from tasks.cluster.planning.subject import OVERRIDES
+from tasks.cluster.planning.overrides import IGNORE_CORDON, OF_A_MOVE
 from tasks.cluster.resume.interrupted import Action, Case, Interrupted
 from tasks.cluster.resume.takenup import TakenUp
 from tasks.cluster.store import journal as journals
@@ -24,7 +24,6 @@ from tasks.cluster.store.locks import host_lock, take_after
 from tasks.cluster.store.operation import Operation
 from tasks.cluster.store.oplock import OperationLock
 from tasks.cluster.store.sharedstore import SharedStore
-from tasks.cluster.vm.startplan import IGNORE_CORDON
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,7 @@ def made_for(
 ) -> TakenUp:
     """The move of one VM, with what the operator had chosen for the interrupted command."""
     chosen = [f"--{name.replace('_', '-')}" for name, on in record.options.items() if on]
-    overrides = [flag for flag in chosen if flag in OVERRIDES]
+    overrides = [flag for flag in chosen if flag in OF_A_MOVE]
     undrained = {m["target"] for m in record.moves} if record.kind == "undrain" else set()
 
     def recheck(snapshot: Snapshot, move: Move) -> Sequence[Refusal]:

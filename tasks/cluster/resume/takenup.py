@@ -14,11 +14,11 @@ from tasks.cluster.model import Outcome, Snapshot
 from tasks.cluster.moving.move import ColdMove, Gate, MoveOptions, Recheck
 from tasks.cluster.moving.starting import RunsAlready, Starter, StartFailed
 from tasks.cluster.moving.stopping import ASK_AGAIN, SETTLE
-from tasks.cluster.planning.subject import IGNORE_APART, IGNORE_RESERVE
+from tasks.cluster.planning.overrides import IGNORE_APART, IGNORE_CORDON, IGNORE_RESERVE
 from tasks.cluster.resume.interrupted import Action, Case, judge_again
 from tasks.cluster.store.journal import OPEN, Journal, Record
 from tasks.cluster.store.locks import take_after
-from tasks.cluster.vm.startplan import IGNORE_CORDON, Start, plan_starts
+from tasks.cluster.vm.startplan import Start, plan_starts
 
 #: What is no reason against a start where the VM came from.
 _AT_HOME = (IGNORE_CORDON, IGNORE_RESERVE, IGNORE_APART)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
-from tasks.cluster.errors import HostError, Refused
+from tasks.cluster.errors import HostError, HostSilent, Refused
 from tasks.cluster.model import Silent
 from tasks.cluster.setup import adoption, guard
 from tasks.cluster.setup.adoption import Adoption
-from tasks.cluster.setup.steps import AlreadySo, Change, Finding, Step
+from tasks.cluster.setup.steps import AlreadySo, Change, Finding, Lacking, Step
 
 
 def guard_step(session: Session, host: str) -> Step:
@@ -52,9 +52,12 @@ class RunningVmsOwned:
     def _adoptions(self, ops: HostOps) -> tuple[Adoption, ...]:
         snapshot = self.session.observe(plan=True)
         seen = snapshot.hosts[ops.host]
-        problem = seen.reason if isinstance(seen, Silent) else seen.libvirt_problem or seen.store.problem
-        if problem:
-            raise HostError(ops.host, "libvirt-silent", problem)
+        if isinstance(seen, Silent):
+            raise HostSilent(seen.host, seen.reason, seen.hint, alive=seen.alive)
+        if seen.libvirt_problem:
+            raise HostError(ops.host, "libvirt-silent", seen.libvirt_problem)
+        if seen.store.problem:
+            raise Lacking(ops.host, f"cannot use the store: {seen.store.problem}", by="ocfs2")
         return adoption.plan(snapshot, adoption.look(self.session, snapshot), [ops.host])
 
     def _claim(self, adoptions: Sequence[Adoption]) -> None:

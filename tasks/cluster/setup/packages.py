@@ -11,7 +11,7 @@ from tasks.cluster.clock import Clock
 from tasks.cluster.errors import Failed, HostError, Refused, Unknown
 from tasks.cluster.setup import releases
 from tasks.cluster.setup.releases import Package, Release
-from tasks.cluster.setup.steps import AGAIN, AlreadySo, Change, Finding, Step, run
+from tasks.cluster.setup.steps import AGAIN, AlreadySo, Booted, Change, Finding, Step, run
 
 #: What the package manager wrote, on the host.
 LOG = "/var/log/vmfab/packages.log"
@@ -38,7 +38,7 @@ _UNFINISHED = ("unpacked", "half-configured", "triggers-awaited", "triggers-pend
 
 def step(host: str, clock: Clock) -> Step:
     """What `host.packages` installs on a host; which release it runs is looked at there."""
-    return Step("packages", (Finished(clock), Installed(clock), KernelModules(clock)))
+    return Step("packages", (Booted(), Finished(clock), Installed(clock), KernelModules(clock)))
 
 
 def release(ops: HostOps) -> Release:

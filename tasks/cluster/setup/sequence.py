@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import HostError
-from tasks.cluster.setup import afterboot, iscsi, ocfs2, ownership, packages
+from tasks.cluster.setup import afterboot, iscsi, ocfs2, ownership, packages, serial
 from tasks.cluster.setup import steps as hostsetup
 from tasks.cluster.setup.steps import Lacking, Plan, Step
 
@@ -32,6 +32,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("ocfs2", ocfs2.step),
     Stage("guard", ownership.guard_step),
     Stage("autostart", lambda session, host: afterboot.step(session.inventory.mount, host)),
+    Stage("serial", lambda session, host: serial.step(session.inventory, host)),
 )
 
 
@@ -49,7 +50,7 @@ def steps(session: Session, host: str) -> tuple[Step, ...]:
     return tuple(stage.step(session, host) for stage in STAGES)
 
 
-def plan(ops: HostOps, wanted: tuple[Step, ...]) -> tuple[Plan | Later, ...]:
+def plan(ops: HostOps, wanted: Sequence[Step]) -> tuple[Plan | Later, ...]:
     """What each step would do on a host; a step that lacks what an earlier one will bring is Later.
 
     Raises HostSilent, Refused, and HostError: a step that fails although all before it are done.

@@ -161,6 +161,19 @@ def run(ops: HostOps, argv: Sequence[str], *, stdin: str = "") -> Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Booted:
+    """The host is a machine of its own, booted with systemd: what concerns all of it concerns nobody else."""
+
+    def look(self, ops: HostOps) -> Finding:
+        if run(ops, ["test", "-d", "/run/systemd/system"]).rc != 0:
+            raise Refused(
+                f"{ops.host} was not booted with systemd: it is no machine of its own.",
+                "A container's or a practice host's packages and boots are those of the machine around it.",
+            )
+        return AlreadySo("system", "was booted with systemd")
+
+
+@dataclass(frozen=True, slots=True)
 class OwnFile:
     """A file of vmfab's, wholly as rendered. A different one that is there is replaced, and kept aside.
 

@@ -88,17 +88,20 @@ class SharedStore:
             self._hosts.insert(0, name)
 
 
-def identify(session: Session, snapshot: Snapshot) -> bool:
-    """Give the store an identity through every host that sees one without; whether there was any.
+def observe(session: Session, *, dry_run: bool) -> Snapshot:
+    """The cluster, to plan on; a store without identity is given one first, unless it is a dry run.
 
     Kernels before 5.13 tell none, so a file has to. Hosts that see different file systems make different
     ones, and are found out by that.
     """
+    snapshot = session.observe(plan=True)
     lacking = [f.host for f in snapshot.facts() if not f.store.problem and not f.store.store_id]
+    if dry_run or not lacking:
+        return snapshot
     for name in lacking:
         with session.using(name) as ops:
             ops.store_init()
-    return bool(lacking)
+    return session.observe(plan=True)
 
 
 def store_of(session: Session, snapshot: Snapshot, *, last: Sequence[str] = ()) -> SharedStore:

@@ -14,7 +14,8 @@ from tasks.cluster.domainxml import DomainXml, Source
 from tasks.cluster.errors import Refused
 from tasks.cluster.model import OFF, Domain, FileId, HostFacts, Refusal, Snapshot, Vm
 from tasks.cluster.planning.census import Census
-from tasks.cluster.planning.subject import ALLOW_MACVTAP, Subject, store_problem, unanswered
+from tasks.cluster.planning.overrides import ALLOW_MACVTAP
+from tasks.cluster.planning.subject import Subject, store_problem, unanswered
 from tasks.cluster.planning.targets import features_of, needs_of
 
 #: Characters that no name of a VM may hold: libvirt and the lists of names cannot carry them.

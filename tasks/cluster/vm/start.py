@@ -14,10 +14,11 @@ from tasks.cluster.events import Event, Notify, Phase
 from tasks.cluster.model import HostFacts, RunningNow, Silent
 from tasks.cluster.moving.proof import trace_of
 from tasks.cluster.moving.starting import RunsAlready, Starter, StartFailed
+from tasks.cluster.planning.overrides import IGNORE_CORDON
 from tasks.cluster.store.locks import Locked, lock_of_vm
 from tasks.cluster.store.operation import Operation
 from tasks.cluster.vm.result import VmResult
-from tasks.cluster.vm.startplan import IGNORE_CORDON, Start
+from tasks.cluster.vm.startplan import Start
 
 #: Limits how many VMs start on one host at the same time.
 Gate = Callable[[str], AbstractContextManager[object]]

@@ -11,23 +11,15 @@ from tasks.cluster.errors import Refused
 from tasks.cluster.model import Domain, Evidence, HostFacts, Inventory, Refusal, Snapshot, Vm, evidence_of
 from tasks.cluster.planning.census import ApartRules, Census
 from tasks.cluster.planning.eligibility import media_left_behind, ties
-from tasks.cluster.planning.subject import (
-    ALLOW_LOCAL_ISO,
+from tasks.cluster.planning.overrides import (
     ALLOW_MACVTAP,
     IGNORE_APART,
+    IGNORE_CORDON,
     IGNORE_RESERVE,
-    Subject,
-    kept,
-    store_problem,
-    subject,
-    unanswered,
 )
+from tasks.cluster.planning.subject import Subject, kept, store_problem, subject, unanswered
 from tasks.cluster.planning.targets import features_of, free_memory_kib, needs_of, size
 from tasks.cluster.vm.home import Home, definitions, home_of, ran_later_elsewhere
-
-#: Start on a host that takes no new VMs.
-IGNORE_CORDON = "--ignore-cordon"
-OVERRIDES = (IGNORE_CORDON, IGNORE_RESERVE, IGNORE_APART, ALLOW_LOCAL_ISO)
 
 
 @dataclass(frozen=True, slots=True)

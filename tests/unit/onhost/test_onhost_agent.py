@@ -93,7 +93,7 @@ def shipped(started: list[subprocess.Popen[bytes]], python: str = sys.executable
 def changed(started: list[subprocess.Popen[bytes]], change: str) -> Agent:
     """The same loop with something set differently, which the shipped one has no switch for."""
     process = pipes(
-        sys.executable, "-c", f"from tasks.onhost import serve, store, virsh; {change}; serve.main()"
+        sys.executable, "-c", f"from tasks.onhost import serve, storechild, virsh; {change}; serve.main()"
     )
     started.append(process)
     agent = Agent(process)
@@ -167,6 +167,43 @@ def test_commands_are_argument_lists(started: list[subprocess.Popen[bytes]]) -> 
     assert agent.call("command", argv="id", timeout=1)["error"]["kind"] == "bad-request"
 
 
+def test_work_tells_what_it_is_at_and_leaves_a_log(
+    started: list[subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    agent = shipped(started)
+    log = tmp_path / "new folder" / "log"
+    script = "echo one; printf 'two\\rthree'; sleep 1.3; echo $LC_ALL-$MORE >&2; exit 4"
+    work = {"argv": ["sh", "-c", script], "timeout": 9, "log": str(log), "env": {"MORE": "x"}}
+    assert agent.call("work", **work)["ok"] == {"rc": 4, "out": "one\ntwo\rthreeC-x\n"}
+    (event,) = agent.events
+    assert event["line"] == "three"
+    assert 0.9 < event["waited"] < 3
+    # The next work's output comes behind it, and only that is told.
+    assert agent.call("work", **{**work, "argv": ["echo", "four"]})["ok"]["out"] == "four\n"
+    assert log.read_bytes() == b"one\ntwo\rthreeC-x\nfour\n"
+    for wrong in ({"argv": ["no-such-program"]}, {"argv": []}, {"env": {"A": 1}}, {"log": "relative"}):
+        assert agent.call("work", **{**work, **wrong})["error"]["kind"] == "bad-request"
+
+
+def test_work_goes_on_without_its_agent(started: list[subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    agent = shipped(started)
+    log, done = tmp_path / "log", tmp_path / "done"
+    script = f"echo begun; sleep 0.6; echo still here; touch {done}"
+    work = {"argv": ["sh", "-c", script], "log": str(log), "env": {}}
+    error = agent.call("work", **work, timeout=0.2)["error"]
+    assert error["kind"] == "deadline"
+    assert str(log) in error["message"]
+    wait_until(done.exists)
+    done.unlink()
+    agent.send("work", **work, timeout=60)
+    wait_until(lambda: log.read_text().count("begun") == 2)
+    assert agent.process.stdin is not None
+    agent.process.stdin.close()
+    assert agent.ended() == 0
+    wait_until(done.exists)
+    assert log.read_text() == "begun\nstill here\n" * 2
+
+
 def test_it_ends_with_its_input_and_takes_its_children_along(started: list[subprocess.Popen[bytes]]) -> None:
     agent = shipped(started)
     mark = f"{3600 + time.time():.6f}"
@@ -199,7 +236,7 @@ def test_it_ends_when_nothing_is_heard(started: list[subprocess.Popen[bytes]]) -
 def test_a_lock_lasts_as_long_as_its_agent(started: list[subprocess.Popen[bytes]]) -> None:
     folder = f".vmfab-test-{uuid4()}"
     try:
-        first, second = (changed(started, f"store.FOLDER = '{folder}'") for _ in range(2))
+        first, second = (changed(started, f"storechild.FOLDER = '{folder}'") for _ in range(2))
         lock: dict[str, Any] = {"mount": MOUNT, "path": "locks/vm-1"}
         assert first.call("store.lock", **lock, holder='{"by": "first"}')["ok"] == {}
         refused = second.call("store.lock", **lock, holder='{"by": "second"}')["error"]
@@ -221,7 +258,7 @@ def test_a_lock_outlives_its_agent_until_the_change_under_way_has_ended(
     fake.put("state", "shut off (shutdown)")
     fake.put("slow", "1.5")
     folder = f".vmfab-test-{uuid4()}"
-    change = f"store.FOLDER = '{folder}'; virsh._ENV['PATH'] = '{tmp_path}:/usr/bin:/bin'"
+    change = f"storechild.FOLDER = '{folder}'; virsh._ENV['PATH'] = '{tmp_path}:/usr/bin:/bin'"
     try:
         first, second = changed(started, change), changed(started, change)
         lock: dict[str, Any] = {"mount": MOUNT, "path": f"locks/vm-{uuid}", "holder": "{}"}
@@ -244,7 +281,8 @@ def test_a_lock_given_back_during_a_change_is_free_at_once(
     fake = FakeVirsh(tmp_path, uuid)
     fake.put("slow", "2")
     folder = f".vmfab-test-{uuid4()}"
-    agent = changed(started, f"store.FOLDER = '{folder}'; virsh._ENV['PATH'] = '{tmp_path}:/usr/bin:/bin'")
+    change = f"storechild.FOLDER = '{folder}'; virsh._ENV['PATH'] = '{tmp_path}:/usr/bin:/bin'"
+    agent = changed(started, change)
     try:
         lock = {"mount": MOUNT, "path": "locks/x"}
         assert agent.call("store.lock", **lock, holder="{}")["ok"] == {}

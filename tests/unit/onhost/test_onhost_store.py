@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from tasks.onhost import children, mounts, store
+from tasks.onhost import children, mounts, storechild, storefacts, storefiles, storelocks
 from tasks.onhost.problem import Problem
 
 MOUNT = "/dev/shm"
@@ -22,7 +22,7 @@ SOON = 5.0
 @pytest.fixture(autouse=True)
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     name = f".vmfab-test-{uuid4()}"
-    monkeypatch.setattr(store, "FOLDER", name)
+    monkeypatch.setattr(storechild, "FOLDER", name)
     yield Path(MOUNT) / name
     shutil.rmtree(Path(MOUNT) / name, ignore_errors=True)
 
@@ -32,53 +32,53 @@ def kind_of(caught: pytest.ExceptionInfo[Problem]) -> str:
 
 
 def test_write_read_append_remove(folder: Path) -> None:
-    assert store.read(MOUNT, "moves/ä b.json", SOON) is None
-    store.write(MOUNT, "moves/ä b.json", "grün\n", exclusive=False, timeout=SOON)
-    store.write(MOUNT, "moves/ä b.json", "blau\n", exclusive=False, timeout=SOON)
-    store.append(MOUNT, "moves/ä b.json", "more\n", SOON)
-    store.append(MOUNT, "moves/new", "first\n", SOON)
-    assert store.read(MOUNT, "moves/ä b.json", SOON) == "blau\nmore\n"
-    assert store.names(MOUNT, "moves", SOON) == ["new", "ä b.json"]
-    store.makedirs(MOUNT, "moves/sub", SOON)
-    assert store.read_dir(MOUNT, "moves", SOON) == {"new": "first\n", "ä b.json": "blau\nmore\n"}
+    assert storefiles.read(MOUNT, "moves/ä b.json", SOON) is None
+    storefiles.write(MOUNT, "moves/ä b.json", "grün\n", exclusive=False, timeout=SOON)
+    storefiles.write(MOUNT, "moves/ä b.json", "blau\n", exclusive=False, timeout=SOON)
+    storefiles.append(MOUNT, "moves/ä b.json", "more\n", SOON)
+    storefiles.append(MOUNT, "moves/new", "first\n", SOON)
+    assert storefiles.read(MOUNT, "moves/ä b.json", SOON) == "blau\nmore\n"
+    assert storefiles.names(MOUNT, "moves", SOON) == ["new", "ä b.json"]
+    storefiles.makedirs(MOUNT, "moves/sub", SOON)
+    assert storefiles.read_dir(MOUNT, "moves", SOON) == {"new": "first\n", "ä b.json": "blau\nmore\n"}
     assert [(folder / "moves").stat().st_mode & 0o777, (folder / "moves/new").stat().st_mode & 0o777] == [
         0o700,
         0o600,
     ]
-    store.remove(MOUNT, "moves/new", SOON)
-    store.remove(MOUNT, "moves/new", SOON)
-    store.remove(MOUNT, "nowhere/new", SOON)
-    assert store.read_dir(MOUNT, "nowhere", SOON) == {}
+    storefiles.remove(MOUNT, "moves/new", SOON)
+    storefiles.remove(MOUNT, "moves/new", SOON)
+    storefiles.remove(MOUNT, "nowhere/new", SOON)
+    assert storefiles.read_dir(MOUNT, "nowhere", SOON) == {}
 
 
 def test_an_exclusive_write_never_replaces(folder: Path) -> None:
-    store.write(MOUNT, "cordons/a", "mine", exclusive=True, timeout=SOON)
+    storefiles.write(MOUNT, "cordons/a", "mine", exclusive=True, timeout=SOON)
     with pytest.raises(Problem) as caught:
-        store.write(MOUNT, "cordons/a", "yours", exclusive=True, timeout=SOON)
+        storefiles.write(MOUNT, "cordons/a", "yours", exclusive=True, timeout=SOON)
     assert (kind_of(caught), caught.value.message) == ("locked", "mine")
     assert [p.name for p in (folder / "cordons").iterdir()] == ["a"]
 
 
 def test_the_identity_is_given_once(folder: Path) -> None:
-    first = store.init(MOUNT, SOON)
-    assert first == store.init(MOUNT, SOON)
-    assert store.facts(MOUNT, mounts.table())["store_id"] == first
+    first = storefiles.init(MOUNT, SOON)
+    assert first == storefiles.init(MOUNT, SOON)
+    assert storefacts.facts(MOUNT, mounts.table())["store_id"] == first
     (folder / "store-id").write_text("")
     with pytest.raises(Problem):
-        store.init(MOUNT, SOON)
+        storefiles.init(MOUNT, SOON)
 
 
 def test_what_is_not_mounted_is_never_written_to(tmp_path: Path, folder: Path) -> None:
     for mount in (str(tmp_path), str(tmp_path / "missing")):
-        facts = store.facts(mount, mounts.table())
+        facts = storefacts.facts(mount, mounts.table())
         assert (facts["mounted"], facts["problem"]) == (False, f"{mount} is not mounted")
         for work in (
-            lambda m=mount: store.write(m, "x", "", exclusive=False, timeout=SOON),
-            lambda m=mount: store.append(m, "x", "", SOON),
-            lambda m=mount: store.read(m, "x", SOON),
-            lambda m=mount: store.names(m, "x", SOON),
-            lambda m=mount: store.init(m, SOON),
-            lambda m=mount: store.lock(m, "locks/x", "", SOON),
+            lambda m=mount: storefiles.write(m, "x", "", exclusive=False, timeout=SOON),
+            lambda m=mount: storefiles.append(m, "x", "", SOON),
+            lambda m=mount: storefiles.read(m, "x", SOON),
+            lambda m=mount: storefiles.names(m, "x", SOON),
+            lambda m=mount: storefiles.init(m, SOON),
+            lambda m=mount: storelocks.lock(m, "locks/x", "", SOON),
         ):
             with pytest.raises(Problem) as caught:
                 work()
@@ -91,7 +91,7 @@ def test_what_is_not_mounted_is_never_written_to(tmp_path: Path, folder: Path) -
 )
 def test_paths_stay_below_the_folder(path: str) -> None:
     with pytest.raises(Problem) as caught:
-        store.write(MOUNT, path, "", exclusive=False, timeout=SOON)
+        storefiles.write(MOUNT, path, "", exclusive=False, timeout=SOON)
     assert kind_of(caught) == "bad-request"
 
 
@@ -101,56 +101,56 @@ def test_symbolic_links_lead_nowhere(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
     for path in ("out/secret", "out/new"):
         with pytest.raises(Problem) as caught:
-            store.write(MOUNT, path, "y", exclusive=False, timeout=SOON)
+            storefiles.write(MOUNT, path, "y", exclusive=False, timeout=SOON)
         assert kind_of(caught) == "store"
     assert (tmp_path / "secret").read_text() == "x"
 
 
 def test_an_append_that_fails_leaves_nothing_of_itself(folder: Path) -> None:
-    store.append(MOUNT, "journal", "whole line\n", SOON)
+    storefiles.append(MOUNT, "journal", "whole line\n", SOON)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
     try:
         with pytest.raises(Problem) as caught:
-            store.append(MOUNT, "journal", "a line that is too long\n", SOON)
+            storefiles.append(MOUNT, "journal", "a line that is too long\n", SOON)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert kind_of(caught) == "store"
-    assert store.read(MOUNT, "journal", SOON) == "whole line\n"
+    assert storefiles.read(MOUNT, "journal", SOON) == "whole line\n"
 
 
 def test_text_that_is_not_utf8_is_no_answer(folder: Path) -> None:
     folder.mkdir()
     (folder / "x").write_bytes(b"\xff")
     with pytest.raises(Problem) as caught:
-        store.read(MOUNT, "x", SOON)
+        storefiles.read(MOUNT, "x", SOON)
     assert kind_of(caught) == "store"
 
 
 def test_a_lock_is_held_until_it_is_given_back() -> None:
-    store.lock(MOUNT, "locks/vm-1", '{"by": "ä"}', SOON)
+    storelocks.lock(MOUNT, "locks/vm-1", '{"by": "ä"}', SOON)
     for _ in range(2):
         with pytest.raises(Problem) as caught:
-            store.lock(MOUNT, "locks/vm-1", "other", SOON)
+            storelocks.lock(MOUNT, "locks/vm-1", "other", SOON)
         assert (kind_of(caught), caught.value.message) == ("locked", '{"by": "ä"}')
-    store.lock(MOUNT, "locks/vm-2", "", SOON)
+    storelocks.lock(MOUNT, "locks/vm-2", "", SOON)
     with pytest.raises(Problem):
-        store.remove(MOUNT, "locks/vm-1", SOON)
-    store.unlock(MOUNT, "locks/vm-1")
-    store.lock(MOUNT, "locks/vm-1", "next", SOON)
-    store.unlock(MOUNT, "locks/vm-1")
-    store.unlock(MOUNT, "locks/vm-2")
+        storefiles.remove(MOUNT, "locks/vm-1", SOON)
+    storelocks.unlock(MOUNT, "locks/vm-1")
+    storelocks.lock(MOUNT, "locks/vm-1", "next", SOON)
+    storelocks.unlock(MOUNT, "locks/vm-1")
+    storelocks.unlock(MOUNT, "locks/vm-2")
     with pytest.raises(Problem):
-        store.unlock(MOUNT, "locks/vm-1")
+        storelocks.unlock(MOUNT, "locks/vm-1")
 
 
 def test_a_lock_that_was_lost_is_told_when_it_is_given_back() -> None:
-    store.lock(MOUNT, "locks/vm-1", "", SOON)
-    (held,) = store._held.values()
+    storelocks.lock(MOUNT, "locks/vm-1", "", SOON)
+    (held,) = storelocks._held.values()
     children.kill(held.pid)
     assert children.reap(held.pid)
     with pytest.raises(Problem) as caught:
-        store.unlock(MOUNT, "locks/vm-1")
+        storelocks.unlock(MOUNT, "locks/vm-1")
     assert kind_of(caught) == "store"
 
 
@@ -159,43 +159,43 @@ def test_a_store_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> 
         time.sleep(60)
         raise AssertionError(mount)
 
-    monkeypatch.setattr(store, "_root", hang)
-    monkeypatch.setattr(store, "FACTS", 0.2)
+    monkeypatch.setattr(storechild, "root_of", hang)
+    monkeypatch.setattr(storechild, "FACTS", 0.2)
     begin = time.monotonic()
-    facts = store.facts(MOUNT, mounts.table())
+    facts = storefacts.facts(MOUNT, mounts.table())
     assert (facts["mounted"], facts["problem"]) == (True, "/dev/shm hangs (no answer within 0.2 s)")
     for work in (
-        lambda: store.write(MOUNT, "x", "", exclusive=False, timeout=0.2),
-        lambda: store.lock(MOUNT, "locks/x", "", 0.2),
+        lambda: storefiles.write(MOUNT, "x", "", exclusive=False, timeout=0.2),
+        lambda: storelocks.lock(MOUNT, "locks/x", "", 0.2),
     ):
         with pytest.raises(Problem) as caught:
             work()
         assert kind_of(caught) == "store"
     assert time.monotonic() - begin < 5
-    assert store._held == {}
+    assert storelocks._held == {}
 
 
 def test_a_full_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "/dev/shm is full" in store.facts(MOUNT, mounts.table(), full=1 << 60)["problem"]
-    assert store.facts(MOUNT, mounts.table(), full=0)["problem"] == ""
+    assert "/dev/shm is full" in storefacts.facts(MOUNT, mounts.table(), full=1 << 60)["problem"]
+    assert storefacts.facts(MOUNT, mounts.table(), full=0)["problem"] == ""
 
     def no_space(fd: int, text: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store, "_put", no_space)
-    store.lock(MOUNT, "locks/vm-1", "me", SOON)
+    monkeypatch.setattr(storechild, "put", no_space)
+    storelocks.lock(MOUNT, "locks/vm-1", "me", SOON)
     with pytest.raises(Problem) as caught:
-        store.lock(MOUNT, "locks/vm-1", "other", SOON)
+        storelocks.lock(MOUNT, "locks/vm-1", "other", SOON)
     assert kind_of(caught) == "locked"
-    store.unlock(MOUNT, "locks/vm-1")
+    storelocks.unlock(MOUNT, "locks/vm-1")
 
 
 def test_copies_that_keep_locks_are_nobody_elses_files() -> None:
-    store.lock(MOUNT, "locks/vm-1", "", SOON)
-    with store.kept() as copies:
+    storelocks.lock(MOUNT, "locks/vm-1", "", SOON)
+    with storelocks.kept() as copies:
         assert len(copies) == 1
-        store.unlock(MOUNT, "locks/vm-1")
+        storelocks.unlock(MOUNT, "locks/vm-1")
         assert [Path(f"/proc/self/fd/{fd}").exists() for fd in copies] == [True]
-        with store.kept() as now:
+        with storelocks.kept() as now:
             assert now == []
     assert not Path(f"/proc/self/fd/{copies[0]}").exists()

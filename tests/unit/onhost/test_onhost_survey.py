@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.onhost import store, survey
+from tasks.onhost import storechild, storelocks, survey
 from tasks.onhost.problem import Problem
 
 MOUNT = "/dev/shm"
@@ -25,7 +25,7 @@ SOON = 5.0
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     made = Path(MOUNT) / f"vmfab-test-{uuid4()}"
     (made / "own").mkdir(parents=True)
-    monkeypatch.setattr(store, "FOLDER", f"{made.name}/own")
+    monkeypatch.setattr(storechild, "FOLDER", f"{made.name}/own")
     yield made
     shutil.rmtree(made)
 
@@ -142,15 +142,15 @@ def test_any_header_is_understood_somehow(rest: bytes, cut: int) -> None:
 
 def test_locks_that_are_held(folder: Path) -> None:
     assert survey.held(MOUNT, ["locks/a", "locks/b"], SOON) == {}
-    store.lock(MOUNT, "locks/a", "ada", SOON)
+    storelocks.lock(MOUNT, "locks/a", "ada", SOON)
     try:
         assert survey.held(MOUNT, ["locks/a", "locks/b"], SOON) == {"locks/a": "ada"}
         assert [p.name for p in (folder / "own/locks").iterdir()] == ["a"]
     finally:
-        store.unlock(MOUNT, "locks/a")
+        storelocks.unlock(MOUNT, "locks/a")
     assert survey.held(MOUNT, ["locks/a"], SOON) == {}
-    store.lock(MOUNT, "locks/a", "bob", SOON)
-    store.unlock(MOUNT, "locks/a")
+    storelocks.lock(MOUNT, "locks/a", "bob", SOON)
+    storelocks.unlock(MOUNT, "locks/a")
 
 
 def test_nothing_is_looked_for_where_nothing_is_mounted(tmp_path: Path) -> None:
