@@ -1,4 +1,4 @@
-"""host.iscsi and host.ocfs2 on machines: an account that shows nowhere, a store that is shared and comes back."""
+"""host.iscsi and host.ocfs2 on machines: an account that shows nowhere, a store that comes back."""
 
 from __future__ import annotations
 

@@ -24,7 +24,11 @@ PURE = (
     "tasks.cluster.overview",
     "tasks.cluster.planning",
     "tasks.cluster.asking.wire",
+    "tasks.cluster.setup.blockdevices",
+    "tasks.cluster.setup.clusterconf",
     "tasks.cluster.setup.crontab",
+    "tasks.cluster.setup.fstab",
+    "tasks.cluster.setup.iscsiadm",
     "tasks.cluster.setup.releases",
     "tasks.cluster.setup.templates",
 )
