@@ -485,12 +485,12 @@ class Agent:
 
     def _file_read(self, path: str) -> Reply:
         self._pause(READ_TIME)
-        if path.startswith("/proc/"):
-            text = Tree(self.host).read(path).decode()
-            return {"text": text, "mode": 0o444, "sha256": hashlib.sha256(text.encode()).hexdigest()}
         text = self.host.storage.read(path) if self.host.storage is not None else None
         if text is not None:
             return {"text": text, "mode": 0o644, "sha256": ""}
+        if path.startswith("/proc/"):
+            text = Tree(self.host).read(path).decode()
+            return {"text": text, "mode": 0o444, "sha256": hashlib.sha256(text.encode()).hexdigest()}
         return self.host.disk.read(path)
 
     def _file_write(self, path: str, text: str, mode: int, expect: str | None) -> Reply:
