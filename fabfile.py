@@ -11,6 +11,7 @@ from tasks import (
     history,
     host,
     hostsetup,
+    hostverify,
     labtasks,
     migrate,
     resume,
@@ -39,6 +40,7 @@ ns = Collection(
 hosts = Collection.from_module(host)
 for step in Collection.from_module(hostsetup).tasks.values():
     hosts.add_task(step)
+hosts.add_task(hostverify.verify)
 ns.add_collection(hosts)
 ns.add_collection(Collection.from_module(labtasks), name="lab")
 

@@ -24,8 +24,10 @@ BIN = Path(sys.prefix) / "bin"
 CLUSTER_NEEDS = 3 << 30
 MOST_WORKERS = 4
 
-# Benchmarks are measured, never passed or failed.
-NOT_TESTS = {"bench"}
+# Benchmarks are measured, never passed or failed; hosts are looked at only when they are named (host.verify).
+NOT_TESTS = {"bench", "hosts"}
+# In this order: the machines are gone when their tests end, the cells only at the end of all.
+PRACTICE = ("machines", "lab")
 
 
 @vmtask(help={"quick": "Leave out the tests on the practice cluster."})
@@ -119,11 +121,11 @@ def is_shell(path: Path) -> bool:
 
 
 def folders_of_tests(tests: Path, quick: bool) -> list[Path]:
-    """List the folders with tests, those on the practice cluster (the slow ones) last or not at all."""
+    """List the folders with tests, those on practice hosts (the slow ones) last or not at all."""
     folders = sorted(path for path in tests.iterdir() if any(path.rglob("test_*.py")))
-    cluster = tests / "lab"
-    chosen = [path for path in folders if path.name not in NOT_TESTS and path != cluster]
-    return [*chosen, cluster] if cluster in folders and not quick else chosen
+    chosen = [path for path in folders if path.name not in (*NOT_TESTS, *PRACTICE)]
+    practice = [tests / name for name in PRACTICE if tests / name in folders]
+    return chosen if quick else [*chosen, *practice]
 
 
 def run_tests(op: Operator, quick: bool) -> None:

@@ -231,3 +231,80 @@ def reboot(op: Operator, timeout: float = 900.0, dry_run: bool = False, yes: boo
     from tasks.cli import rebooting
 
     rebooting.reboot(op, timeout=timeout, dry_run=dry_run)
+
+
+@vmtask(Hosts.SEVERAL)
+def iscsi(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
+    """Log a host in to the stores' iSCSI targets.
+
+    Gives the initiator a name that no other host has, binds sessions to the NIC that has the host's storage
+    address, makes a node record for each store's target (at boot, through that NIC, with CHAP when hosts.ini
+    says so), logs in, and sees that the disk is there. A second way to the same target is kept from logging
+    in by itself; no session is ever logged out. Shows all differences and asks. The same again is fine.
+
+    The CHAP secret comes from vmfab_chap_secret_file, a file of mode 0600 on this computer. It is never shown
+    and never on a command line; on the host it is in the node record, of mode 0600.
+
+    Refused when a store offers several targets and vmfab_target names none of them, when two sessions show
+    the same disk, or when the host is logged in under another host's initiator name.
+
+    Exit codes: 0 logged in and verified, 1 it failed, 2 refused, 3 it cannot be seen whether all is set up.
+
+    Examples:
+        fab -H vmhost1 host.iscsi --dry-run
+        fab -H vmhost1,vmhost2 host.iscsi
+    """
+    from tasks.cli import settingup
+    from tasks.cluster.setup import iscsi
+
+    settingup.set_up_with(op, iscsi.step, dry_run=dry_run)
+
+
+@vmtask(
+    Hosts.SEVERAL,
+    help={
+        "format": "Make the file system of a store that has none, on its bare disk; then set the host up.",
+        "confirm": "With --format: the store's label, instead of typing it; only this store is formatted.",
+    },
+)
+def ocfs2(
+    op: Operator, format: bool = False, confirm: str = "", dry_run: bool = False, yes: bool = False
+) -> None:
+    """Mount the stores on a host, as a node of the cluster.
+
+    Writes the cluster.conf that all hosts share (also on those that are nodes already, while they run), the
+    settings of o2cb and the lines of fstab, brings the cluster online, and mounts each store by its label, if
+    that is the same file system as on the other hosts. A panic reboots the host; guests are shut down before
+    their store is unmounted, and the script that would kill them instead is masked. Shows all differences
+    and asks. The same again is fine.
+
+    What the hosts' cluster.conf says stays. Refused when two hosts, or a host and hosts.ini, contradict each
+    other, when a node that would have to hear of a new one is silent, when no device or several have the
+    label, and when files lie below the mount point.
+
+    --format makes the file system of a store whose label is nowhere. Refused unless every host answers, and
+    the disk has no signature, nothing on top and no user on any of them. The label has to be typed, or given
+    with --confirm; --yes does not answer this question.
+
+    Exit codes: 0 mounted and verified, 1 it failed, 2 refused, 3 it cannot be seen whether all is set up.
+
+    Examples:
+        fab -H vmhost1 host.ocfs2 --dry-run
+        fab -H vmhost1 host.ocfs2 --format
+        fab -H vmhosts host.ocfs2
+    """
+    from tasks.cli import formatting, settingup
+    from tasks.cluster.errors import Failed, Refused
+    from tasks.cluster.setup import ocfs2
+
+    if confirm and not format:
+        raise Refused("--confirm is for --format.", "Leave it out, or add --format.")
+    formatted = format and formatting.make_file_systems(op, label=confirm, dry_run=dry_run)
+    if format and dry_run:
+        return
+    try:
+        settingup.set_up_with(op, ocfs2.step, dry_run=dry_run)
+    except Refused as error:
+        if not formatted:
+            raise
+        raise Failed(f"The file system is made, but {error.message}", error.hint) from error

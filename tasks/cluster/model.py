@@ -34,6 +34,10 @@ class Host:
     identity: str = ""
     #: memory that VMs must never be planned into, KiB
     reserve_kib: int = 0
+    #: in the storage network; empty when the inventory does not say
+    storage_address: str = ""
+    #: in the OCFS2 cluster; None when the inventory does not say
+    node: int | None = None
     #: every variable that applies to it, as written (host variables over group variables)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -46,6 +50,22 @@ class StoreHost:
     address: str
     mount: str
     holds_vms: bool
+    #: of its file system; empty means its name
+    label: str = ""
+    #: its iSCSI target; empty means the only one that is offered
+    target: str = ""
+    port: int = 3260
+    #: as whom the hosts log in, with CHAP; empty without
+    chap_user: str = ""
+    #: absolute path of a file of this computer; empty without
+    chap_secret_file: str = ""
+    #: hosts that may mount it at once, when it is formatted
+    slots: int = 8
+
+    @property
+    def file_system(self) -> str:
+        """The label of its file system."""
+        return self.label or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +98,9 @@ class Inventory:
     shutdown_timeouts: Mapping[str, float] = field(default_factory=dict)
     #: days for which the journals of ended operations are kept
     journal_days: int = 400
+    #: the OCFS2 cluster that the hosts make up, and its heartbeat threshold
+    ocfs2_cluster: str = "vmfab"
+    ocfs2_threshold: int = 31
     #: an OpenSSH client configuration to use instead of ~/.ssh/config; empty for the usual one
     ssh_config: str = ""
     #: consoles on serial lines of the hosts

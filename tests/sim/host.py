@@ -18,6 +18,7 @@ from tests.sim.store import Image, View
 
 if TYPE_CHECKING:
     from tests.sim.cluster import SimCluster
+    from tests.sim.storage import Storage
 
 MACHINES = ("pc-i440fx-6.2", "pc-i440fx-8.2", "pc-q35-6.2", "pc-q35-8.2")
 GIB = 1 << 20
@@ -45,6 +46,8 @@ class SimHost:
         #: text of /root/running_vms, None when there is no such file
         self.running_vms: str | None = None
         self.disk = OwnDisk()
+        #: its part of the storage network, for tests about that
+        self.storage: Storage | None = None
         self.definitions: dict[str, Definition] = {}
         self.guests: list[Guest] = []
         #: when a VM of this name last started or ended here, by this host's clock

@@ -14,7 +14,9 @@ from tasks import check
 def tests(tmp_path: Path) -> Path:
     for name in (
         "bench/test_b.py",
+        "hosts/test_h.py",
         "lab/test_l.py",
+        "machines/test_m.py",
         "unit/deep/test_u.py",
         "contract/test_c.py",
         "sim/clock.py",
@@ -25,8 +27,13 @@ def tests(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_practice_cluster_comes_last(tests: Path) -> None:
-    assert [path.name for path in check.folders_of_tests(tests, quick=False)] == ["contract", "unit", "lab"]
+def test_practice_hosts_come_last(tests: Path) -> None:
+    assert [path.name for path in check.folders_of_tests(tests, quick=False)] == [
+        "contract",
+        "unit",
+        "machines",
+        "lab",
+    ]
 
 
 def test_quick_leaves_the_practice_cluster_out(tests: Path) -> None:

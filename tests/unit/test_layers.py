@@ -30,6 +30,10 @@ PURE = (
     "tasks.cluster.setup.layer3",
     "tasks.cluster.setup.links",
     "tasks.cluster.setup.netplan",
+    "tasks.cluster.setup.blockdevices",
+    "tasks.cluster.setup.clusterconf",
+    "tasks.cluster.setup.fstab",
+    "tasks.cluster.setup.iscsiadm",
     "tasks.cluster.setup.releases",
     "tasks.cluster.setup.templates",
 )

@@ -24,6 +24,11 @@ MADE = {
     "restart_running_vms": afterboot.script("/vmstorage", "vmhost1"),
     "netplan-change": change(),
     "restart_running_vms.logrotate": afterboot.logrotate("/vmstorage"),
+    "initiatorname.iscsi": templates.render("initiatorname.iscsi.j2", name="iqn.1993-08.org.debian:01:5e1f"),
+    "iscsi-iface": templates.render("iscsi-iface.j2", iface="vmfab", nic="enp2s0"),
+    "libvirt-guests.dropin": templates.render("libvirt-guests.dropin.j2"),
+    "o2cb.default": templates.render("o2cb.default.j2", cluster="vmfab", threshold=31),
+    "ocfs2.sysctl": templates.render("vmfab-ocfs2.sysctl.j2", seconds=30),
     "minirc.raid": serial.text(Console("raid", "vmhost1")),
     "minirc.switch": serial.text(Console("switch", "vmhost1", "/dev/ttyUSB0", 9600, "even")),
 }

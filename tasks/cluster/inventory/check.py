@@ -195,6 +195,7 @@ def _same_twice(ini: Ini) -> Iterator[Mistake]:
     """Check that no two names stand for one host."""
     taken: dict[tuple[str, int], str] = {}
     storage: dict[str, str] = {}
+    nodes: dict[int, str] = {}
     for host in ini.members(VMHOSTS):
         variables = ini.variables(host)
         line = ini.hosts[host].line
@@ -209,11 +210,17 @@ def _same_twice(ini: Ini) -> Iterator[Mistake]:
             if first != host:
                 what = f"{host} has the same vmfab_storage_address as {first}, {own.text}"
                 yield Mistake(own.line, what, "Correct one of them")
+        if number := variables.get("vmfab_node"):
+            first = nodes.setdefault(settings.NODE.read(number.text), host)
+            if first != host:
+                what = f"{host} has the same vmfab_node as {first}, {number.text}"
+                yield Mistake(number.line, what, "Give each host a number of its own")
 
 
 def _stores(ini: Ini) -> Iterator[Mistake]:
     """Check that each store has a mount point of its own, and that one of them holds the VMs."""
     mounts: dict[str, str] = {}
+    labels: dict[str, str] = {}
     holders: list[str] = []
     for store in members(ini, STORES):
         variables = ini.variables(store)
@@ -226,6 +233,12 @@ def _stores(ini: Ini) -> Iterator[Mistake]:
                 )
         else:
             yield Mistake(line, f"{store} has no vmfab_mount", f"Write {store} vmfab_mount=/{store}")
+        label = variables["vmfab_label"].text if "vmfab_label" in variables else store
+        first = labels.setdefault(label, store)
+        if first != store:
+            what = f"{store} has the same label as {first}, {label}"
+            yield Mistake(line, what, "Give each a vmfab_label of its own")
+        yield from _account(store, variables)
         if holds_vms(variables):
             holders.append(store)
             if len(holders) > 1:
@@ -261,6 +274,17 @@ def _consoles(ini: Ini) -> Iterator[Mistake]:
             if first != name:
                 what = f"{name} is on the same line as {first}, {device} of {host.text}"
                 yield Mistake(line, what, "Correct one of them")
+
+
+def _account(store: str, variables: Mapping[str, Value]) -> Iterator[Mistake]:
+    """Check that a CHAP account has both a user and a secret."""
+    user, secret = variables.get("vmfab_chap_user"), variables.get("vmfab_chap_secret_file")
+    if user and not secret:
+        what = f"{store} has a vmfab_chap_user and no vmfab_chap_secret_file"
+        yield Mistake(user.line, what, "Write vmfab_chap_secret_file=FILE, a file of mode 0600")
+    elif secret and not user:
+        what = f"{store} has a vmfab_chap_secret_file and no vmfab_chap_user"
+        yield Mistake(secret.line, what, "Write vmfab_chap_user=NAME")
 
 
 def holds_vms(variables: Mapping[str, Value]) -> bool:

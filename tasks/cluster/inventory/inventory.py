@@ -133,7 +133,7 @@ def _build(ini: Ini, path: Path) -> Inventory:
     """Make the cluster from an inventory that has no mistakes."""
     cluster = cluster_variables(ini)
     hosts = {name: _host(ini, name, path.parent) for name in ini.members(VMHOSTS)}
-    stores = {name: _store(ini, name) for name in members(ini, STORES)}
+    stores = {name: _store(ini, name, path.parent) for name in members(ini, STORES)}
     groups = {name: tuple(host for host in ini.members(name) if host in hosts) for name in ini.groups}
     inventory = Inventory(
         path=str(path),
@@ -152,6 +152,10 @@ def _build(ini: Ini, path: Path) -> Inventory:
         inventory = replace(inventory, shutdown_timeouts=settings.timeouts(timeouts.text))
     if journal_days := cluster.get("vmfab_journal_days"):
         inventory = replace(inventory, journal_days=settings.days(journal_days.text))
+    if ocfs2_cluster := cluster.get("vmfab_ocfs2_cluster"):
+        inventory = replace(inventory, ocfs2_cluster=settings.cluster_name(ocfs2_cluster.text))
+    if threshold := cluster.get("vmfab_ocfs2_threshold"):
+        inventory = replace(inventory, ocfs2_threshold=settings.THRESHOLD.read(threshold.text))
     if ssh_config := cluster.get("vmfab_ssh_config"):
         inventory = replace(inventory, ssh_config=str(path_from(path.parent, ssh_config.text)))
     return inventory
@@ -163,6 +167,8 @@ def _host(ini: Ini, name: str, folder: Path) -> Host:
     given = {what: found[1].text for what, found in ansible.items() if found}
     user = given.get("user", "")
     reserve = variables.get("vmfab_reserve")
+    storage = variables.get("vmfab_storage_address")
+    node = variables.get("vmfab_node")
     return Host(
         name=name,
         address=address_of(ini, name),
@@ -171,13 +177,28 @@ def _host(ini: Ini, name: str, folder: Path) -> Host:
         become=user not in ("", "root") or settings.boolean(given.get("become", "no")),
         identity=str(path_from(folder, given["identity"])) if "identity" in given else "",
         reserve_kib=settings.kib(reserve.text) if reserve else 0,
+        storage_address=settings.ip_address(storage.text) if storage else "",
+        node=settings.NODE.read(node.text) if node else None,
         variables={variable: value.text for variable, value in variables.items()},
     )
 
 
-def _store(ini: Ini, name: str) -> StoreHost:
+def _store(ini: Ini, name: str, folder: Path) -> StoreHost:
     variables = ini.variables(name)
-    return StoreHost(name, address_of(ini, name), variables["vmfab_mount"].text, holds_vms(variables))
+    given = {variable: value.text for variable, value in variables.items()}
+    secret_file = given.get("vmfab_chap_secret_file")
+    return StoreHost(
+        name,
+        address_of(ini, name),
+        given["vmfab_mount"],
+        holds_vms(variables),
+        label=given.get("vmfab_label", ""),
+        target=given.get("vmfab_target", ""),
+        port=settings.port(given.get("vmfab_target_port", "3260")),
+        chap_user=given.get("vmfab_chap_user", ""),
+        chap_secret_file=str(path_from(folder, secret_file)) if secret_file else "",
+        slots=settings.SLOTS.read(given.get("vmfab_slots", "8")),
+    )
 
 
 def _console(ini: Ini, name: str) -> Console:

@@ -28,6 +28,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _DEVICE = re.compile(r"/dev/[A-Za-z0-9_.:/+-]{1,200}")
 _SPEEDS = (300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600)
+_LABEL_OF_STORE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
+_TARGET = re.compile(
+    r"iqn\.[0-9]{4}-[0-9]{2}\.[A-Za-z0-9.-]+(?::[A-Za-z0-9.:_-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32}"
+)
+_CLUSTER = re.compile(r"[A-Za-z0-9]{1,16}")
 _POWER = {"k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -158,6 +163,45 @@ def _vm_name(name: object) -> str:
     return name
 
 
+def number_between(least: int, most: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `least` to `most`."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,6}", text) or not least <= int(text) <= most:
+            raise ValueError(text)
+        return int(text)
+
+    return read
+
+
+def file_system_label(text: str) -> str:
+    """Read the label of a file system, as it may stand in fstab."""
+    if not _LABEL_OF_STORE.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
+def target_name(text: str) -> str:
+    """Read the name of an iSCSI target. It becomes part of a path on the hosts."""
+    if len(text) > 223 or not _TARGET.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
+def chap_user(text: str) -> str:
+    """Read the name of a CHAP account: printable, without spaces."""
+    if not 1 <= len(text) <= 255 or not re.fullmatch(r"[!-~]+", text):
+        raise ValueError(text)
+    return text
+
+
+def cluster_name(text: str) -> str:
+    """Read the name of an o2cb cluster, in which its tools allow no special characters."""
+    if not _CLUSTER.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
 def mount_point(text: str) -> str:
     """Read the absolute path of a mount point."""
     path = PurePosixPath(text)
@@ -261,17 +305,6 @@ def domains(text: str) -> tuple[str, ...]:
     return found
 
 
-def number_between(least: int, most: int) -> Callable[[str], int]:
-    """A reader of whole numbers from `least` to `most`."""
-
-    def read(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,6}", text) or not least <= int(text) <= most:
-            raise ValueError(text)
-        return int(text)
-
-    return read
-
-
 ADDRESS = Kind("an IP address or host name", "192.168.0.21", address)
 IP_ADDRESS = Kind("an IP address", "192.168.0.21", ip_address)
 PORT = Kind("a port number from 1 to 65535", "2222", port)
@@ -296,6 +329,13 @@ ALIAS = Kind("the name of a cluster host", "vmhost1", alias)
 DEVICE = Kind("the path of a device", "/dev/ttyS0", device)
 SPEED = Kind("a usual speed in bits per second", "115200", speed)
 PARITY = Kind("none, even or odd", "none", parity)
+NODE = Kind("a number from 0 to 254", "3", number_between(0, 254))
+SLOTS = Kind("a number from 1 to 255", "8", number_between(1, 255))
+THRESHOLD = Kind("a number from 7 on", "31", number_between(7, 9999))
+STORE_LABEL = Kind("a label of letters, digits, _, - and ., at most 63", "vmstorage", file_system_label)
+TARGET = Kind("the name of an iSCSI target", "iqn.2010-04.org.example:vmstorage", target_name)
+CHAP_USER = Kind("a user name without spaces", "vmhosts", chap_user)
+CLUSTER_NAME = Kind("up to 16 letters and digits", "vmfab", cluster_name)
 
 #: vmfab's own variables. A new one is a line here; README's table is made from it.
 VARIABLES: Mapping[str, Variable] = {
@@ -323,6 +363,11 @@ VARIABLES: Mapping[str, Variable] = {
         Scope.HOST,
         "VLAN on the NIC that the bridge is for; default as the host's address is",
     ),
+    "vmfab_node": Variable(
+        NODE,
+        Scope.HOST,
+        "its number in the OCFS2 cluster; default the one in the hosts' cluster.conf, else its place here",
+    ),
     "vmfab_shutdown_timeout": Variable(
         SECONDS, Scope.CLUSTER, "how long a VM may take to shut down before it is destroyed; default 180"
     ),
@@ -335,6 +380,14 @@ VARIABLES: Mapping[str, Variable] = {
     "vmfab_ssh_config": Variable(
         FILE, Scope.CLUSTER, "used instead of ~/.ssh/config; a relative path starts at the inventory's folder"
     ),
+    "vmfab_ocfs2_cluster": Variable(
+        CLUSTER_NAME, Scope.CLUSTER, "the name of the OCFS2 cluster that the hosts make up; default vmfab"
+    ),
+    "vmfab_ocfs2_threshold": Variable(
+        THRESHOLD,
+        Scope.CLUSTER,
+        "o2cb's heartbeat threshold, the same on all hosts: 31 is 60 s, 61 is 120 s; default 31",
+    ),
     "vmfab_mount": Variable(
         MOUNT_POINT, Scope.STORE, "where the hosts mount the store; every store needs it"
     ),
@@ -345,6 +398,23 @@ VARIABLES: Mapping[str, Variable] = {
     "vmfab_device": Variable(DEVICE, Scope.CONSOLE, "the serial line there; default /dev/ttyS0"),
     "vmfab_speed": Variable(SPEED, Scope.CONSOLE, "its speed; default 115200"),
     "vmfab_parity": Variable(PARITY, Scope.CONSOLE, "its parity; default none"),
+    "vmfab_label": Variable(
+        STORE_LABEL, Scope.STORE, "the label of its file system; default the store's name"
+    ),
+    "vmfab_target": Variable(
+        TARGET, Scope.STORE, "its iSCSI target; default the only one that its machine offers"
+    ),
+    "vmfab_target_port": Variable(PORT, Scope.STORE, "where its machine serves iSCSI; default 3260"),
+    "vmfab_chap_user": Variable(CHAP_USER, Scope.STORE, "as whom the hosts log in to its target, with CHAP"),
+    "vmfab_chap_secret_file": Variable(
+        FILE,
+        Scope.STORE,
+        "a file of this computer, of mode 0600, that holds the CHAP secret as its only line; a relative path"
+        " starts at the inventory's folder",
+    ),
+    "vmfab_slots": Variable(
+        SLOTS, Scope.STORE, "how many hosts may mount it at once, when it is formatted; default 8"
+    ),
     "vmfab_vms": Variable(VM_NAMES, Scope.RULE, "VMs, by name or pattern, of which no two may share a host"),
 }
 

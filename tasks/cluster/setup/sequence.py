@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import HostError
-from tasks.cluster.setup import afterboot, bridge, ownership, packages, serial
+from tasks.cluster.setup import afterboot, bridge, iscsi, ocfs2, ownership, packages, serial
 from tasks.cluster.setup import steps as hostsetup
 from tasks.cluster.setup.steps import Lacking, Plan, Step
 
@@ -29,6 +29,8 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage("packages", lambda session, host: packages.step(host, session.clock)),
     Stage("bridge", bridge.step),
+    Stage("iscsi", iscsi.step),
+    Stage("ocfs2", ocfs2.step),
     Stage("guard", ownership.guard_step),
     Stage("autostart", lambda session, host: afterboot.step(session.inventory.mount, host)),
     Stage("serial", lambda session, host: serial.step(session.inventory, host)),

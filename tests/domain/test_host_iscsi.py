@@ -1,0 +1,316 @@
+"""host.iscsi on the simulated cluster, with every fault at every request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tasks.cluster.setup import iscsi, iscsiadm
+from tasks.hostsetup import iscsi as log_in
+from tests.domain.desk import Ended
+from tests.domain.storagedesk import IQN, ONE, PORTAL, STORE, THREE, TWO, StorageDesk
+from tests.domain.test_move_every_fault import FAULTS
+from tests.sim.cluster import SimCluster
+from tests.sim.scheduler import SimKilled
+from tests.sim.storage import Lun, Target
+
+SECRET = "Sesam-0pen!#x"
+RECORD = iscsiadm.Record(IQN, "192.168.0.10", 3260, 1, iscsi.IFACE)
+
+
+@pytest.fixture
+def sim() -> Iterator[SimCluster]:
+    with SimCluster((ONE, TWO, THREE)) as made:
+        yield made
+
+
+@pytest.fixture
+def desk(sim: SimCluster) -> StorageDesk:
+    return StorageDesk(sim)
+
+
+def is_set_up(desk: StorageDesk, host: str = ONE) -> bool:
+    there = desk.at(host)
+    record, mode = there.files.get(RECORD.path, ("", 0))
+    return (
+        mode == 0o600
+        and iscsiadm.setting(record, "node.startup") == "automatic"
+        and iscsiadm.setting(record, "node.session.timeo.replacement_timeout") == "120"
+        and iscsiadm.setting(record, "iface.net_ifacename") == "enp2s0"
+        and "iface.net_ifacename = enp2s0\n" in there.files[iscsi.IFACE_FILE][0]
+        and [(s.target, s.portal) for s in there.sessions] == [(desk.target, PORTAL)]
+        and {"open-iscsi.service", "iscsid.socket"} <= there.enabled
+    )
+
+
+def test_it_logs_in_and_is_content_then(sim: SimCluster, desk: StorageDesk) -> None:
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+    assert is_set_up(desk)
+    assert not desk.at(TWO).sessions
+    before = desk.files(ONE)
+    again = desk.type(log_in, hosts=[ONE])
+    assert again.code == 0
+    assert "to be" not in again.out
+    assert desk.files(ONE) == before
+    desk.at(ONE).boot()
+    assert is_set_up(desk)
+    assert desk.type(log_in, hosts=[ONE]).code == 0
+
+
+def test_a_dry_run_shows_it_and_changes_nothing(sim: SimCluster, desk: StorageDesk) -> None:
+    before = desk.files(ONE)
+    ended = desk.type(log_in, hosts=[ONE], dry_run=True)
+    assert ended.code == 0
+    assert "+node.startup = automatic" in ended.out
+    assert "+iface.net_ifacename = enp2s0" in ended.out
+    assert desk.files(ONE) == before
+    assert not desk.at(ONE).sessions
+
+
+def test_the_secret_shows_nowhere(sim: SimCluster, desk: StorageDesk, tmp_path: Path) -> None:
+    desk.with_chap(tmp_path, SECRET)
+    shown = desk.type(log_in, hosts=[ONE], dry_run=True)
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+    text, mode = desk.at(ONE).files[RECORD.path]
+    assert iscsiadm.setting(text, "node.session.auth.password") == SECRET
+    assert iscsiadm.setting(text, "node.session.auth.username") == "vmhosts"
+    assert mode == 0o600
+    assert "+node.session.auth.password = ********" in shown.out
+    assert [path for path, (text, _) in sim[ONE].disk.files.items() if SECRET in text] == [RECORD.path]
+    desk.with_chap(tmp_path, "Another-One-9")
+    changed = desk.type(log_in, hosts=[ONE], yes=True)
+    assert "+node.session.auth.password = ******** (another)" in changed.out
+    desk.target.account = ("vmhosts", "not this")
+    desk.at(ONE).sessions.clear()
+    refused = desk.type(log_in, hosts=[ONE], yes=True)
+    assert refused.code == 1
+    assert "vmstorage does not let vmhost1 in as CHAP user vmhosts" in refused.err
+    for said in (shown, ended, changed, refused):
+        assert SECRET not in said.text
+        assert "Another-One-9" not in said.text
+    sent = [word for words in desk.at(ONE).seen for word in words]
+    assert not any(secret in word for word in sent for secret in (SECRET, "Another-One-9"))
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "words"),
+    [
+        ("two\nlines\n", 0o600, "has not exactly one line"),
+        ("\n", 0o600, "has not exactly one line"),
+        ("", 0o600, "has not exactly one line"),
+        ("with space\n", 0o600, "cannot keep"),
+        ("gr\u00f6\u00dfe\n", 0o600, "cannot keep"),
+        ("x" * 300, 0o600, "cannot keep"),
+        ("good\n", 0o640, "others could read it. Type: chmod 600"),
+        ("good\n", 0o604, "others could read it"),
+    ],
+)
+def test_a_bad_secret_file_is_refused_before_anything(
+    desk: StorageDesk, tmp_path: Path, content: str, mode: int, words: str
+) -> None:
+    file = desk.with_chap(tmp_path, "x")
+    file.write_text(content)
+    file.chmod(mode)
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert words in " ".join(ended.err.split())
+    assert not desk.sim.calls
+    assert "good" not in ended.err
+
+
+def test_a_missing_secret_file_says_how_to_make_it(desk: StorageDesk, tmp_path: Path) -> None:
+    desk.with_chap(tmp_path, "x").unlink()
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert "umask 077" in ended.err
+
+
+def test_a_name_that_another_host_has_is_replaced(sim: SimCluster, desk: StorageDesk) -> None:
+    same = "InitiatorName=iqn.1993-08.org.debian:01:clone\n"
+    for host in (ONE, TWO):
+        desk.at(host).files[iscsi.INITIATOR] = (same, 0o600)
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+    name = iscsi.initiator_of(desk.at(ONE).files[iscsi.INITIATOR][0])
+    assert name.startswith("iqn.1993-08.org.debian:01:")
+    assert "clone" not in name
+    assert desk.at(TWO).files[iscsi.INITIATOR][0] == same
+    assert "which no other host has" in desk.type(log_in, hosts=[ONE]).out
+
+
+def test_a_name_in_use_is_not_changed_under_a_session(sim: SimCluster, desk: StorageDesk) -> None:
+    desk.at(ONE).log_in(desk.target, PORTAL, "default")
+    for host in (ONE, TWO):
+        desk.at(host).files[iscsi.INITIATOR] = ("InitiatorName=iqn.1993-08.org.debian:01:clone\n", 0o600)
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert "vmhost1 and vmhost2 have the same initiator name" in ended.err
+
+
+def test_a_missing_name_is_made_up_and_stays(sim: SimCluster, desk: StorageDesk) -> None:
+    desk.at(ONE).files[iscsi.INITIATOR] = ("GenerateName=yes\n", 0o600)
+    shown = desk.type(log_in, hosts=[ONE], dry_run=True)
+    assert shown.code == 0, shown
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+    name = iscsi.initiator_of(desk.at(ONE).files[iscsi.INITIATOR][0])
+    assert name in shown.out
+    assert is_set_up(desk)
+
+
+def test_silent_hosts_are_named_when_names_are_compared(sim: SimCluster, desk: StorageDesk) -> None:
+    sim[THREE].cut()
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+    assert "vmhost3 did not answer" in ended.out
+
+
+def test_several_targets_have_to_be_told_apart(sim: SimCluster, desk: StorageDesk) -> None:
+    other = "iqn.2024-01.org.example:other"
+    desk.network.targets.append(Target(other, (PORTAL,), [Lun()]))
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert IQN in ended.err
+    assert other in ended.err
+    assert "vmfab_target=NAME" in ended.err
+    desk.store(target=IQN)
+    assert desk.type(log_in, hosts=[ONE], yes=True).code == 0
+    assert is_set_up(desk)
+
+
+def test_a_target_that_is_not_offered_is_refused(desk: StorageDesk) -> None:
+    desk.store(target="iqn.2024-01.org.example:gone")
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert f"does not offer iqn.2024-01.org.example:gone, but\n    {IQN}" in ended.err
+
+
+def test_a_second_portal_gives_no_second_session(sim: SimCluster, desk: StorageDesk) -> None:
+    desk.target.portals = (PORTAL, "10.9.9.9:3260")
+    second = iscsiadm.Record(IQN, "10.9.9.9", 3260, 1, "default")
+    text = "node.name = x\nnode.startup = automatic\nnode.conn[0].startup = automatic\n"
+    desk.at(ONE).files[second.path] = (text, 0o600)
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+    assert is_set_up(desk)
+    assert "10.9.9.9:3260 through default; sessions that there are go on" in ended.out
+    desk.at(ONE).boot()
+    assert is_set_up(desk)
+
+
+def test_a_session_by_another_way_goes_on_until_the_next_boot(sim: SimCluster, desk: StorageDesk) -> None:
+    by_hand = iscsiadm.Record(IQN, "192.168.0.10", 3260, 1, "default")
+    desk.at(ONE).files[by_hand.path] = ("node.startup = automatic\n", 0o600)
+    desk.at(ONE).log_in(desk.target, PORTAL, "default")
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+    assert [s.iface for s in desk.at(ONE).sessions] == ["default"]
+    assert "through default; from the next boot on through vmfab" in desk.type(log_in, hosts=[ONE]).out
+    desk.at(ONE).boot()
+    assert [s.iface for s in desk.at(ONE).sessions] == ["vmfab"]
+
+
+def test_two_sessions_with_one_target_are_left_to_the_admin(sim: SimCluster, desk: StorageDesk) -> None:
+    assert desk.type(log_in, hosts=[ONE], yes=True).code == 0
+    desk.at(ONE).log_in(desk.target, "10.9.9.9:3260", "default")
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert "has 2 sessions" in ended.err
+    assert len(desk.at(ONE).sessions) == 2
+
+
+def test_without_its_storage_address_the_bridge_comes_first(desk: StorageDesk) -> None:
+    desk.at(ONE).address = None
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert "Type fab -H vmhost1 host.bridge" in ended.err
+
+
+def test_without_iscsiadm_the_packages_come_first(desk: StorageDesk) -> None:
+    desk.sim[ONE].disk.missing.add("iscsiadm")
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert "vmhost1 has no iscsiadm. Type fab -H vmhost1 host.packages" in " ".join(ended.err.split())
+
+
+def test_what_hosts_ini_lacks_is_refused_before_anything(desk: StorageDesk) -> None:
+    desk.let(ONE, storage_address="")
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert "vmfab_storage_address=ADDRESS" in ended.err
+    desk.let(ONE, storage_address="192.168.0.21", variables={"vmfab_storage_nic": "enp9s9"})
+    assert "on enp2s0, not on enp9s9" in desk.type(log_in, hosts=[ONE], yes=True).err
+    desk.store(address="storage.example.org")
+    assert "no IP address" in desk.type(log_in, hosts=[ONE], yes=True).err
+    desk.inventory["stores"] = {}
+    assert "hosts.ini names none" in desk.type(log_in, hosts=[ONE], yes=True).out
+
+
+def test_a_silent_store_is_no_store_without_targets(desk: StorageDesk) -> None:
+    desk.network.down = True
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert "No route to host" in ended.err
+    assert "ping -c 3 192.168.0.10" in ended.err
+
+
+def test_a_session_that_fails_is_told(desk: StorageDesk) -> None:
+    assert desk.type(log_in, hosts=[ONE], yes=True).code == 0
+    desk.network.down = True
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 1
+    assert "brought back (it is FAILED)" in ended.out
+    assert "does not come up" in ended.err
+
+
+def test_a_target_without_a_disk_says_what_to_do(desk: StorageDesk) -> None:
+    desk.target.luns.clear()
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 1
+    assert "shows it no disk" in ended.err
+
+
+def test_two_stores(desk: StorageDesk) -> None:
+    second = "iqn.2024-01.org.example:datengrab"
+    desk.network.targets.append(Target(second, ("192.168.0.11:3260",), [Lun()]))
+    more = STORE.__class__("datengrab", "192.168.0.11", "/datengrab", holds_vms=False)
+    desk.inventory["stores"] = {STORE.name: STORE, more.name: more}
+    assert desk.type(log_in, hosts=[ONE, TWO], yes=True).code == 0
+    assert [s.target.name for s in desk.at(TWO).sessions] == [IQN, second]
+    assert "to be" not in desk.type(log_in, hosts=[ONE, TWO]).out
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_at_every_request(fault: str, when: str, tmp_path: Path) -> None:
+    for n in count(1):
+        with SimCluster((ONE, TWO), seed=n) as sim:
+            desk = StorageDesk(sim)
+            desk.with_chap(tmp_path, SECRET)
+            before = desk.files(ONE)
+            rule = sim.faults.on(FAULTS[fault](), n=n, when=when)
+            ended: Ended | None
+            try:
+                ended = desk.type(log_in, hosts=[ONE], yes=True)
+            except SimKilled:
+                ended = None
+            sim.faults.clear()
+            if ended is not None:
+                assert SECRET not in ended.text
+                if ended.code == 0:
+                    assert is_set_up(desk), ended
+                if ended.code == 2:
+                    assert desk.files(ONE) == before, ended
+            assert len(desk.at(ONE).sessions) <= 1
+            desk.bring_back(ONE)
+            again = desk.type(log_in, hosts=[ONE], yes=True, laptop=sim.another_laptop("second"))
+            assert again.code == 0, (n, again)
+            assert is_set_up(desk)
+        if not rule.struck:
+            assert n > 20, "it asks more often than that"
+            return

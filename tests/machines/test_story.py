@@ -1,0 +1,189 @@
+"""The whole story on two machines, from bare hosts to the return of a dead one; one test is one chapter."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from subprocess import PIPE, Popen
+
+import pytest
+
+from tasks.lab.machines.machines import Machines
+from tasks.lab.namespaces import until
+from tests.lab.fab import Fab
+from tests.machines.guests import Guests
+
+ONE, TWO = "vmhost1", "vmhost2"
+BOTH = f"{ONE},{TWO}"
+LOG = "/vmstorage/restart_running_vms.log"
+#: Seconds in which OCFS2 throws a dead host out, and more on a machine that emulates.
+EVICTION = 240.0
+#: Takes an exclusive lock on a file and says whether it got it: by flock(2), or by fcntl(2) as QEMU does.
+TRY_LOCK = """
+import fcntl, sys
+file = open(sys.argv[2], "r+b")
+try:
+    {"flock": fcntl.flock, "fcntl": fcntl.lockf}[sys.argv[1]](file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print("got", flush=True)
+except OSError:
+    print("refused", flush=True)
+sys.stdin.read()
+"""
+
+
+def verified(text: str) -> dict[str, str]:
+    """The tests of host.verify and how they ended."""
+    return dict(re.findall(r"^tests/hosts/(\S+) (PASSED|FAILED|ERROR)", text, re.MULTILINE))
+
+
+def restarts(machines: Machines, host: str) -> list[str]:
+    """What the restart script has logged on a host, without time and host."""
+    lines = machines.run(host, "sh", "-c", f"cat {LOG} 2>/dev/null || true").stdout.splitlines()
+    return [
+        re.sub(r"^\S+ \S+ \S+ ", "", line).removeprefix(f"{host} ") for line in lines if f" {host} " in line
+    ]
+
+
+def await_restart(machines: Machines, host: str, seconds: float = 240.0) -> str:
+    """Wait until a restart script that has begun after a boot has ended; gives its last words."""
+
+    def ended() -> bool:
+        lines = restarts(machines, host)
+        return bool(lines) and lines[-1].startswith(("done:", "nothing was started"))
+
+    until(ended, seconds, f"the restart script of {host}", 2.0)
+    return restarts(machines, host)[-1]
+
+
+def test_bare_hosts_have_nothing_of_it(fab: Fab) -> None:
+    done = fab("-H", TWO, "host.verify")
+    assert done.code == 1, done.said
+    found = verified(done.out)
+    assert len(found) > 40
+    passed = {name for name, how in found.items() if how == "PASSED"}
+    assert passed == set()
+    assert fab("-H", BOTH, "host.check").code == 1
+
+
+def test_one_command_sets_them_up(fab: Fab) -> None:
+    done = fab("-H", BOTH, "host.setup", "--yes", seconds=900)
+    assert done.code == 0, done.said
+
+
+def test_the_same_again_changes_nothing(fab: Fab) -> None:
+    done = fab("-H", BOTH, "host.setup")
+    assert done.code == 0, done.said
+    assert "to be" not in done.out
+
+
+def test_both_ways_of_looking_find_it_good(fab: Fab) -> None:
+    done = fab("-H", BOTH, "host.check")
+    assert done.code == 0, done.said
+    done = fab("-H", BOTH, "host.verify")
+    assert done.code == 0, done.said
+    assert set(verified(done.out).values()) == {"PASSED"}
+
+
+@pytest.mark.parametrize(("way", "other"), [("flock", "refused"), ("fcntl", "got")])
+def test_only_flock_excludes_across_hosts(machines: Machines, way: str, other: str) -> None:
+    path = f"/vmstorage/lock-{way}"
+    machines.run(ONE, "touch", path)
+    words = ["python3", "-c", TRY_LOCK, way, path]
+    with Popen([*machines.ssh(ONE), shlex.join(words)], stdin=PIPE, stdout=PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "got\n"
+        assert machines.run(TWO, *words).stdout == f"{other}\n"
+        holder.communicate("")
+    assert machines.run(TWO, *words).stdout == "got\n"
+    machines.run(ONE, "rm", path)
+
+
+def test_vms_are_defined_and_started(machines: Machines, fab: Fab, guests: Guests, tmp_path_factory) -> None:
+    folder = tmp_path_factory.mktemp("xml")
+    for name, host in (("web", ONE), ("db", TWO)):
+        guests.make_disk(name)
+        file = folder / f"{name}.xml"
+        file.write_text(guests.xml(name), encoding="utf-8")
+        done = fab("-H", host, "vm.define", f"--file={file}", "--yes")
+        assert done.code == 0, done.said
+    done = fab("vm.start", "web,db")
+    assert done.code == 0, done.said
+    for name in ("web", "db"):
+        guests.await_counting(name, boots=1)
+    assert guests.where() == {"web": ONE, "db": TWO}
+
+
+def test_a_start_by_hand_on_the_other_host_is_refused(machines: Machines, guests: Guests) -> None:
+    xml = machines.run(ONE, "virsh", "dumpxml", "--inactive", "web").stdout
+    machines.run(TWO, "sh", "-c", "cat >/root/web.xml && virsh define /root/web.xml", stdin=xml)
+    done = machines.run(TWO, "virsh", "start", "web", check=False)
+    assert done.returncode != 0
+    assert "vmfab guard on vmhost2: web is not started" in done.stderr
+    assert f"is owned by {ONE}" in done.stderr
+    assert guests.where() == {"web": ONE, "db": TWO}
+
+
+def test_migrate_and_drain(fab: Fab, guests: Guests) -> None:
+    done = fab("migrate", "web", "--to", TWO, "--yes")
+    assert done.code == 0, done.said
+    guests.await_counting("web", boots=2)
+    done = fab("-H", TWO, "drain", "--yes")
+    assert done.code == 0, done.said
+    assert guests.where() == {"web": ONE, "db": ONE}
+    done = fab("-H", TWO, "undrain", "--stay", "--yes")
+    assert done.code == 0, done.said
+    guests.check_law({"web": 3, "db": 2})
+
+
+def test_a_reboot_brings_back_its_vms(machines: Machines, fab: Fab, guests: Guests) -> None:
+    refused = fab("-H", ONE, "host.reboot", "--yes")
+    assert refused.code == 2, refused.said
+    assert "drain" in refused.err
+    # An operator who types reboot on the host itself: the VMs are shut down, and cron brings them back.
+    before = machines.boot_id(ONE)
+    machines.run(ONE, "systemctl", "reboot", check=False)
+    machines.wait_ssh(ONE, not_boot=before)
+    assert await_restart(machines, ONE).startswith("done: 2 started, 0 ran already, 0 refused, 0 failed")
+    assert guests.where() == {"web": ONE, "db": ONE}
+    for name, boots in {"web": 4, "db": 3}.items():
+        guests.await_counting(name, boots)
+    done = fab("-H", TWO, "host.reboot", "--yes", seconds=400)
+    assert done.code == 0, done.said
+    guests.check_law({"web": 4, "db": 3})
+    done = fab("-H", BOTH, "host.check")
+    assert done.code == 0, done.said
+
+
+def test_a_host_without_power_is_evacuated(machines: Machines, fab: Fab, guests: Guests) -> None:
+    machines.power_off(ONE)
+    words = ("-H", ONE, "evacuate", "--confirm", ONE)
+    early = fab(*words)
+    assert early.code == 2, early.said
+    assert "Missing: its lock is free" in early.out
+    end = time.monotonic() + EVICTION
+    done = fab(*words)
+    while done.code == 2 and "Missing: its lock is free" in done.out and time.monotonic() < end:
+        time.sleep(5)
+        done = fab(*words)
+    assert done.code == 0, done.said
+    for name, boots in {"web": 5, "db": 4}.items():
+        guests.await_counting(name, boots)
+    assert guests.where() == {"web": TWO, "db": TWO}
+
+
+def test_its_return_starts_nothing_a_second_time(machines: Machines, fab: Fab, guests: Guests) -> None:
+    machines.power_on(ONE)
+    machines.wait_ssh(ONE)
+    assert await_restart(machines, ONE).startswith(
+        "done: 0 started, 0 ran already, 0 refused, 0 failed, 2 left off"
+    )
+    for name in ("web", "db"):
+        done = machines.run(ONE, "virsh", "start", name, check=False)
+        assert done.returncode != 0
+        assert f"is owned by {TWO}" in done.stderr
+    done = fab("-H", ONE, "undrain", "--stay", "--yes")
+    assert done.code == 0, done.said
+    guests.check_law({"web": 5, "db": 4})
+    done = fab("audit")
+    assert done.code == 0, done.said
