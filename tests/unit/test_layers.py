@@ -30,6 +30,7 @@ PURE = (
     "tasks.cluster.setup.layer3",
     "tasks.cluster.setup.links",
     "tasks.cluster.setup.netplan",
+    "tasks.cluster.setup.releases",
     "tasks.cluster.setup.templates",
 )
 REACHES_OUT = ("fabric", "paramiko", "subprocess", "socket", "asyncio", "multiprocessing", "os.system")
