@@ -198,6 +198,7 @@ def ocfs2(
         raise Failed(f"The file system is made, but {error.message}", error.hint) from error
 
 
+@vmtask(Hosts.SEVERAL)
 def serial(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
     """Set up minicom for the consoles on a host's serial lines.
 
