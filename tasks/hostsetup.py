@@ -79,7 +79,7 @@ def check(op: Operator, json: bool = False) -> int:
     """
     from tasks.cli import wholesetup
 
-    with op.session() as session:
+    with op.session(unhurried=True) as session:
         seen = wholesetup.check(session, op.hosts or tuple(op.inventory.hosts))
     if json:
         op.output.document(document(seen))
@@ -92,9 +92,10 @@ def check(op: Operator, json: bool = False) -> int:
 
 
 def _show(op: Operator, one: Checked) -> None:
-    for lack in one.missing:
-        op.say(f"{one.host}: {lack.step}: {lack.what}: {lack.why}", "bold red")
-        op.say(f"  > {lack.advice}")
+    for number, lack in enumerate(one.missing, 1):
+        op.say(": ".join(filter(None, (one.host, lack.step, lack.what, lack.why))), "bold red")
+        if number == len(one.missing) or one.missing[number].advice != lack.advice:
+            op.say(f"  > {lack.advice}")
     if one.silent:
         op.say(f"{one.host}: cannot be looked at: {one.silent}", "bold red")
     elif not one.missing:
@@ -236,15 +237,14 @@ def console(op: Operator, name: str) -> None:
         there = f"There are {', '.join(known)}." if known else "Write one into its group consoles."
         raise Refused(f"{op.inventory.path} has no console {name!r}.", there)
     host = known[name].host
-    with op.session() as session:
+    with op.session(unhurried=True) as session:
         planned = hostsetup.plan(session.host(host), serial.step(op.inventory, host))
     if planned.changes:
         raise Refused(
             f"{host}'s minicom is not set up as {op.inventory.path} says.", f"Type fab -H {host} host.serial"
         )
     op.say(f"Console {name} on {known[name].device} of {host}. Leave it with Ctrl-A X.")
-    # -o: no modem is there to be initialized.
-    terminal.open(op, host, ["minicom", "-o", name])
+    terminal.open(op, host, ["minicom", name])
 
 
 @vmtask(

@@ -61,17 +61,18 @@ class Operator:
         (name,) = self.hosts
         return name
 
-    def session(self) -> Session:
-        """Links to the hosts, opened on first use; use it with `with`."""
+    def session(self, *, unhurried: bool = False) -> Session:
+        """Links to the hosts, opened on first use; use it with `with`. `unhurried` gives logins more time."""
         from tasks.cli.longwork import LongWork
-        from tasks.cluster.asking.session import Session
+        from tasks.cluster.asking.session import CONNECT, UNHURRIED, Session
 
         working = LongWork(self.output, self.clock)
+        seconds = UNHURRIED if unhurried else CONNECT
         if self._connector is None:
             from tasks.cluster.remote import links as remote
 
-            return Session(self.inventory, remote.connector(self.inventory), self.clock, working)
-        return Session(self.inventory, self._connector(self.inventory), self.clock, working)
+            return Session(self.inventory, remote.connector(self.inventory), self.clock, working, seconds)
+        return Session(self.inventory, self._connector(self.inventory), self.clock, working, seconds)
 
     def begin(self) -> Operation:
         """The identity of what is done from now on, for locks, cordons and journals."""

@@ -12,7 +12,7 @@ from tasks.cluster.setup import reboot as rebooting
 def reboot(op: Operator, *, timeout: float, dry_run: bool) -> None:
     """Reboot the operator's host and wait for it."""
     host = op.host
-    with op.session() as session:
+    with op.session(unhurried=True) as session:
         before = rebooting.look(session, host)
         op.say(f"{host}: no VM runs there")
         for mount in before.lacks:

@@ -23,7 +23,7 @@ def set_up_with(op: Operator, step_of: Callable[[Session, str], Step], *, dry_ru
     All hosts are looked at first: one that is silent or refuses ends it before anything is changed. Then
     host after host is changed and verified; the first failure ends it, and the hosts behind it are named.
     """
-    with op.session() as session:
+    with op.session(unhurried=True) as session:
         steps = {name: step_of(session, name) for name in op.hosts}
         plans = [hostsetup.plan(session.host(name), step) for name, step in steps.items()]
         for planned in plans:

@@ -28,7 +28,7 @@ def set_up(op: Operator, *, dry_run: bool) -> None:
     question host after host is set up, each step looked at again before it is taken; the first failure ends
     it, and what was not reached is named.
     """
-    with op.session() as session:
+    with op.session(unhurried=True) as session:
         wanted = {name: sequence.steps(session, name) for name in op.hosts}
         plans = {name: _planned(session, name, steps) for name, steps in wanted.items()}
         for name, planned in plans.items():
@@ -137,7 +137,7 @@ def _show(op: Operator, host: str, one: Plan | Later) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Something that a host's set-up lacks, and what to type about it."""
+    """Something that a host's set-up lacks, and what to type about it; no `what` when it cannot be seen."""
 
     host: str
     step: str
@@ -174,6 +174,13 @@ def check(session: Session, hosts: Sequence[str]) -> tuple[Checked, ...]:
     )
 
 
+def _reason(error: VmfabError) -> str:
+    """What is wrong with a host that is named already."""
+    if isinstance(error, Lacking):
+        return error.lacks
+    return error.detail if isinstance(error, HostError) else error.message
+
+
 def _missing(ops: HostOps, step: Step) -> list[Missing]:
     """What one step lacks on a host. Raises HostSilent."""
     mend = f"fab -H {ops.host} host.{step.name}"
@@ -185,7 +192,7 @@ def _missing(ops: HostOps, step: Step) -> list[Missing]:
             raise
         except VmfabError as error:
             advice = f"fab -H {ops.host} host.{error.by}" if isinstance(error, Lacking) else error.hint
-            found.append(Missing(ops.host, step.name, step.name, error.message, advice or mend))
+            found.append(Missing(ops.host, step.name, "", _reason(error), advice or mend))
             # What comes behind it in a step stands on it.
             break
         if isinstance(finding, Change):

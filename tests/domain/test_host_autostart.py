@@ -90,7 +90,7 @@ def test_only_the_mode_differs(sim: SimCluster, desk: Desk) -> None:
     text, _ = sim[ONE].disk.files[afterboot.SCRIPT]
     sim[ONE].disk.files[afterboot.SCRIPT] = (text, 0o644)
     ended = desk.type(autostart, hosts=[ONE], yes=True)
-    assert "mode 0644 becomes 0755" in ended.out
+    assert "to be given the mode 0755 instead of 0644" in ended.out
     assert is_set_up(sim[ONE])
 
 

@@ -20,6 +20,8 @@ from tasks.cluster.model import HostFacts, Inventory, RunningNow, Silent, Snapsh
 #: after which `status` has to say that it is silent.
 CONNECT = 5.0
 ANSWER = 9.0
+#: The same for who has time: a host that is being set up, or has just booted, may be busy.
+UNHURRIED = 20.0
 
 T = TypeVar("T")
 
@@ -36,12 +38,14 @@ class Session:
         connector: Connector,
         clock: Clock | None = None,
         working: Working | None = None,
+        connect: float = CONNECT,
     ) -> None:
-        """`working` hears what long work on a host is at, as (host, line)."""
+        """`working` hears what long work on a host is at; `connect` seconds are given to each login."""
         self.inventory = inventory
         self.clock = clock or Clock()
         self._connector = connector
         self._working = working
+        self._connect = connect
         self._ops: dict[str, Future[HostOps]] = {}
         #: hosts that are proved to be dead, and what tells that they still are
         self._fences: dict[str, Callable[[], str]] = {}
@@ -141,7 +145,7 @@ class Session:
             return future
 
     def _open(self, name: str) -> HostOps:
-        link = self._connector(self.inventory.hosts[name], CONNECT)
+        link = self._connector(self.inventory.hosts[name], self._connect)
         return HostOps(link, self.inventory.mount, self._working)
 
     def each(

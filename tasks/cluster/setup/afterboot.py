@@ -83,7 +83,7 @@ class RebootEntry:
 
         # More lines than before: one was added; fewer: repetitions were taken out.
         added = wished.text.count("\n") > (present or "").count("\n")
-        why = f"gets the entry {wished.entry}" if added else "loses repetitions of the entry"
+        why = f"given the entry {wished.entry}" if added else "freed of repetitions of the entry"
         return Change("root's crontab", why, install, diff("root's crontab", present, wished.text))
 
 

@@ -23,6 +23,7 @@ class Release:
 
     id: str
     version: str
+    codename: str
     name: str
     packages: tuple[Package, ...] = ()
     #: the package that holds the running kernel's file systems when the kernel's own package does not;
@@ -48,10 +49,10 @@ _SPICE = Package("qemu-system-modules-spice", "graphics of VMs that are defined 
 _EXTRA = "linux-modules-extra-{kernel}"
 
 RELEASES = (
-    Release("debian", "12", "Debian 12"),
-    Release("debian", "13", "Debian 13", (_SPICE,)),
-    Release("ubuntu", "22.04", "Ubuntu 22.04", (), _EXTRA),
-    Release("ubuntu", "24.04", "Ubuntu 24.04", (_SPICE,), _EXTRA),
+    Release("debian", "12", "bookworm", "Debian 12"),
+    Release("debian", "13", "trixie", "Debian 13", (_SPICE,)),
+    Release("ubuntu", "22.04", "jammy", "Ubuntu 22.04", (), _EXTRA),
+    Release("ubuntu", "24.04", "noble", "Ubuntu 24.04", (_SPICE,), _EXTRA),
 )
 
 

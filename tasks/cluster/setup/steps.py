@@ -198,7 +198,7 @@ class OwnFile:
         if found.text is None:
             why = "made"
         elif found.text == self.text:
-            why = f"mode {found.mode:04o} becomes {self.mode:04o}"
+            why = f"given the mode {self.mode:04o} instead of {found.mode:04o}"
         else:
             why = "replaced"
 

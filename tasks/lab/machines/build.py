@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.lab.machines import archive, initrd, mirrors
-from tasks.lab.machines.recipe import HERE, HOST_PACKAGES, STORAGE_PACKAGES, Release, digest
+from tasks.lab.machines.recipe import HERE, STORAGE_PACKAGES, Release, digest
 from tasks.lab.namespaces import CLEAN_ENV
 from tasks.lab.problem import LabError
 
@@ -121,7 +121,7 @@ def _bootstrap(part: Path, release: Release) -> None:
     extra = 'linux-modules-extra-$(ls "$1/usr/lib/modules")' if release.family == "ubuntu" else ""
     fetch = [
         f'{apt} {" ".join(packages)} && mv "$1"/var/cache/apt/archives/*.deb {part}/debs/{name}/'
-        for name, packages in (("host", (*HOST_PACKAGES, extra)), ("storage", STORAGE_PACKAGES))
+        for name, packages in (("host", (*release.host_packages, extra)), ("storage", STORAGE_PACKAGES))
     ]
     _run([
         "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",

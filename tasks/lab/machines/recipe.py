@@ -7,17 +7,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.cluster.setup import releases
 from tasks.lab.problem import LabRefused
 
 HERE = Path(__file__).parent
 
 #: The releases whose machines can be built, and whose they are.
-RELEASES = {
-    "bookworm": "debian",
-    "trixie": "debian",
-    "jammy": "ubuntu",
-    "noble": "ubuntu",
-}
+RELEASES = {release.codename: release.id for release in releases.RELEASES}
 #: A server as its installer leaves it: it can be reached by ssh, has Python and cron, and nothing of ours.
 BARE = (
     "systemd-sysv", "udev", "dbus", "openssh-server", "python3", "cron", "iproute2", "iputils-ping", "procps",
@@ -25,11 +21,6 @@ BARE = (
 )  # fmt: skip
 #: A kernel that has or can get OCFS2: Debian's kernels for clouds cannot.
 KERNEL = {"debian": "linux-image-amd64", "ubuntu": "linux-image-virtual"}
-#: What host.packages installs: it comes from the lab's own archive, as the machines have no way out.
-HOST_PACKAGES = (
-    "qemu-system-x86", "qemu-utils", "libvirt-daemon-system", "libvirt-clients", "ocfs2-tools", "open-iscsi",
-    "bridge-utils", "netplan.io", "minicom", "logrotate", "cron",
-)  # fmt: skip
 #: The storage machine is the lab's own part: it is not bare.
 STORAGE_PACKAGES = ("tgt",)
 #: A change in one of these makes new images.
@@ -55,6 +46,12 @@ class Release:
     def include(self) -> tuple[str, ...]:
         """Name the packages of a bare host."""
         return (*BARE, KERNEL[self.family])
+
+    @property
+    def host_packages(self) -> tuple[str, ...]:
+        """Name what host.packages installs: the lab's own archive has it, as the machines have no way out."""
+        (known,) = (one for one in releases.RELEASES if one.codename == self.name)
+        return tuple(package.name for package in releases.packages(known))
 
 
 def computers(os_release: str) -> Release:
@@ -82,7 +79,7 @@ def _known() -> str:
 
 def digest(release: Release) -> str:
     """Return what changes when an image of this release would be made in another way."""
-    found = hashlib.sha256(f"{release}\n".encode())
+    found = hashlib.sha256(f"{release} {release.host_packages}\n".encode())
     for name in MAKERS:
         found.update((HERE / name).read_bytes())
     return found.hexdigest()[:12]
