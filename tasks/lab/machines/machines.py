@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from tasks.lab import kvm, namespaces, network, packages
+from tasks.lab.lab import default_root
 from tasks.lab.machines import belongings, build, initrd, qemu, recipe, wires
 from tasks.lab.namespaces import run
 from tasks.lab.problem import LabError, LabRefused
@@ -22,7 +23,7 @@ from tasks.lab.space import PYTHON, Space
 
 STORAGE = "storage"
 #: Seconds for a machine to boot under software emulation beside others.
-BOOT = 300.0
+BOOT = 600.0
 #: MiB of memory.
 HOST_MEMORY, STORAGE_MEMORY = 2048, 512
 
@@ -336,6 +337,11 @@ class Machines(Space):
             "LogLevel ERROR\n",
         ])  # fmt: skip
         (self.root / "ssh_config").write_text("".join(blocks) + common, encoding="utf-8")
+
+
+def here() -> Machines:
+    """Return the machines in the lab's folder: $VMFAB_LAB, else .lab in the project."""
+    return Machines(default_root())
 
 
 def _link(source: str, target: str) -> str:
