@@ -12,7 +12,8 @@ import pytest
 
 from tasks.lab.lab import PROJECT
 from tasks.lab.machines import belongings, recipe
-from tasks.lab.machines.machines import STORAGE, Machines
+from tasks.lab.machines.machines import Machines
+from tasks.lab.machines.outfit import STORAGE
 from tasks.lab.namespaces import until
 from tests.machines.conftest import processes_of
 
