@@ -91,7 +91,7 @@ def install_cluster_packages(op: Operator) -> None:
     from tasks.lab.problem import LabError
 
     try:
-        packages.install(op.say)
+        packages.install(op.say, packages.MACHINES)
     except LabError as error:
         raise Failed(error.message, error.hint) from None
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tasks.lab.machines import Machines
 
 #: More would not fit on a machine; the lab's network has room for them.
-MOST_HOSTS, MOST_VMS, MOST_MACHINES = 64, 1000, 8
+MOST_HOSTS, MOST_VMS = 64, 1000
 
 
 @vmtask(
@@ -42,8 +42,10 @@ def up(
         fab lab.up --machines
         fab lab.up --machines --release trixie
     """
+    from tasks.lab.machines.outfit import MOST
+
     hosts = (2 if machines else 4) if hosts is None else hosts
-    most = MOST_MACHINES if machines else MOST_HOSTS
+    most = MOST if machines else MOST_HOSTS
     if not 1 <= hosts <= most:
         raise Refused(f"--hosts wants a number from 1 to {most}, not {hosts}.")
     if not machines and not 0 <= (vms or 0) <= MOST_VMS:

@@ -78,9 +78,10 @@ def require(more: tuple[Package, ...] = ()) -> None:
     lacking = missing(more)
     if lacking:
         names = " ".join(package.name for package in _wanted(lacking))
+        command = f"apt-get install --no-install-recommends {names}"
         raise LabRefused(
             f"The practice cluster needs packages that are not installed: {names}.",
-            f"Type: sudo ./fab demo (it installs them), or: apt-get install --no-install-recommends {names}",
+            f"Type: {command}" if more else f"Type: sudo ./fab demo (it installs them), or: {command}",
         )
 
 

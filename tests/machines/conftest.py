@@ -9,12 +9,14 @@ A test whose predecessor in the same file has failed fails at once: what it woul
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
-from tasks.lab import packages
+from tasks.lab import namespaces, packages
 from tasks.lab.lab import PROJECT
 from tasks.lab.machines.machines import Machines
 from tests.lab.fab import Fab
@@ -56,6 +58,19 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
         yield made
     finally:
         made.down()
+    assert not made.root.exists()
+    assert processes_of(made.root) == []
+
+
+def processes_of(root: Path) -> list[str]:
+    """The command lines of all processes that have to do with a folder."""
+    found = []
+    for pid in namespaces.pids():
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(root) in words or str(root) in str(Path(f"/proc/{pid}/cwd").readlink()):
+                found.append(words)
+    return found
 
 
 @pytest.fixture(scope="module")

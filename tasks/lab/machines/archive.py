@@ -14,6 +14,7 @@ import subprocess
 import tarfile
 import zlib
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 MAGIC = b"!<arch>\n"
@@ -34,8 +35,9 @@ def make(debs: list[Path], folder: Path) -> None:
         stanzas.append(f"{control}\nFilename: ./{name}\nSize: {len(data)}\nSHA256: {sum_}\n")
     packages = "\n".join(stanzas).encode()
     (folder / "Packages").write_bytes(packages)
-    release = f"SHA256:\n {hashlib.sha256(packages).hexdigest()} {len(packages)} Packages\n"
-    (folder / "Release").write_text(release, encoding="ascii")
+    listed = f"SHA256:\n {hashlib.sha256(packages).hexdigest()} {len(packages)} Packages\n"
+    date = formatdate(usegmt=True)
+    (folder / "Release").write_text(f"Date: {date}\n{listed}", encoding="ascii")
 
 
 def members(data: bytes) -> Iterator[tuple[str, bytes]]:

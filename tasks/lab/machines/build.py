@@ -19,6 +19,8 @@ from tasks.lab.problem import LabError
 
 #: GiB of a machine's disk; it is sparse.
 DISK = 12
+#: Seconds since their last use for which images of an older recipe are kept.
+KEPT = 24 * 3600.0
 #: A half-built folder begins so; it is removed by the next build.
 PART = "part-"
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
@@ -59,12 +61,14 @@ class Images:
 def provide(cache: Path, release: Release, say: Callable[[str], object]) -> Images:
     """Return the images of a release, built in `cache` if they are not there yet; raises LabError.
 
-    They appear all at once, and only when they are complete. Those made by an older recipe go away.
+    They appear all at once, and only when they are complete. Those that nobody used for a day, made by an
+    older recipe, go away then.
     """
     home = cache / "machines"
     home.mkdir(parents=True, exist_ok=True)
     wanted = home / f"{release.name}-{digest(release)}"
     if wanted.is_dir():
+        os.utime(wanted)
         return Images(wanted)
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -77,8 +81,9 @@ def provide(cache: Path, release: Release, say: Callable[[str], object]) -> Imag
         part = Path(tempfile.mkdtemp(prefix=PART, dir=home))
         try:
             _build(part, release, say)
-            for name in home.glob(f"{release.name}-*"):
-                shutil.rmtree(name)
+            for old in home.glob(f"{release.name}-*"):
+                if old.stat().st_mtime < time.time() - KEPT:
+                    shutil.rmtree(old)
             part.rename(wanted)
         finally:
             shutil.rmtree(part, ignore_errors=True)

@@ -8,21 +8,21 @@ import shlex
 import shutil
 import subprocess
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from tasks.lab import kvm, namespaces, network, packages
-from tasks.lab.machines import belongings, build, initrd, qemu, recipe, wires
+from tasks.lab.lab import default_root
+from tasks.lab.machines import belongings, build, outfit, qemu, recipe, wires
+from tasks.lab.machines.outfit import MOST, STORAGE
 from tasks.lab.namespaces import run
 from tasks.lab.problem import LabError, LabRefused
 from tasks.lab.space import PYTHON, Space
 
-STORAGE = "storage"
 #: Seconds for a machine to boot under software emulation beside others.
-BOOT = 300.0
+BOOT = 600.0
 #: MiB of memory.
 HOST_MEMORY, STORAGE_MEMORY = 2048, 512
 
@@ -73,8 +73,8 @@ class Machines(Space):
 
     def numbers(self) -> dict[str, int]:
         """Return the last byte of each machine's addresses."""
-        hosts = {name: wires.FIRST_HOST + at for at, name in enumerate(self.hosts)}
-        return {STORAGE: wires.STORAGE, **hosts} if hosts else {}
+        names = self.names
+        return {name: number for name, number in outfit.everybody().items() if name in names}
 
     def number(self, name: str) -> int:
         """Return the last byte of a machine's addresses; raises LabRefused for an unknown name."""
@@ -138,6 +138,8 @@ class Machines(Space):
         """
         if os.geteuid() != 0:
             raise LabRefused("The practice cluster needs root.", "Type: sudo ./fab lab.up --machines")
+        if hosts > MOST:
+            raise LabRefused(f"There can be {MOST} practice hosts that are machines, not {hosts}.")
         chosen = recipe.choose(release)
         packages.require(packages.MACHINES)
         self.root.mkdir(parents=True, exist_ok=True)
@@ -176,9 +178,9 @@ class Machines(Space):
         if not base.exists():
             part = base.with_name("base.part")
             shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(images.folder, part, copy_function=_link)
+            shutil.copytree(images.folder, part, copy_function=outfit.link)
             part.rename(base)
-        self._make_keys()
+        outfit.make_keys(self.root / "keys")
         if "anchor" not in self.leaders():
             flags = ["--mount", "--net", "--pid", "--ipc", "--fork", "--kill-child", "--propagation=private"]
             self._spawn("anchor", ["unshare", *flags, "/usr/bin/tini", "--", "sleep", "infinity"])
@@ -187,39 +189,13 @@ class Machines(Space):
         if "archive" not in self.leaders():
             serve = [*PYTHON, "-m", "http.server", "80", "--bind", wires.lan(wires.ARCHIVE), "--directory"]
             self._spawn("archive", [*self._apart(), *serve, str(base / "archive")])
-        self._write_laptop_files()
+        outfit.write_laptop_files(self.root, self.numbers())
         for name in self.names:
-            self._make_machine(name, base)
+            outfit.make_machine(self.root, name, build.Images(base), self.settings().store_mib)
 
     def _apart(self) -> list[str]:
         """Return the words that run a program below the anchor, in a pid namespace that ends with it."""
         return [*self._inside_anchor(), "unshare", "--pid", "--fork", "--kill-child", "/usr/bin/tini", "--"]
-
-    def _make_machine(self, name: str, base: Path) -> None:
-        """Make a machine's folder; an existing one stays as it is."""
-        folder = self.folder(name)
-        if folder.exists():
-            return
-        part = folder.with_name(f"{name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        keys = self.root / "keys"
-        texts = [
-            (keys / file).read_text(encoding="ascii")
-            for file in ("id_ed25519", "id_ed25519.pub", f"{name}_host_key", f"{name}_host_key.pub")
-        ]
-        files = belongings.common(
-            name, self.numbers(), uuid.uuid4().hex, belongings.Keys(*texts), self._known_hosts()
-        )
-        if name == STORAGE:
-            files = {**belongings.exports(self.settings().store_mib), **files}
-        images = build.Images(base)
-        (part / qemu.INITRD).write_bytes(images.initrd.read_bytes() + initrd.personal(files))
-        _link(str(images.kernel), str(part / qemu.KERNEL))
-        disk = images.storage if name == STORAGE else images.host
-        backing = ["-F", "raw", "-b", f"../base/{disk.name}"]
-        run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(part / qemu.DISK)])
-        part.rename(folder)
 
     # power
 
@@ -303,45 +279,7 @@ class Machines(Space):
         )
         self.run(STORAGE, "tgt-admin", "--update", "ALL", "--force")
 
-    # keys and the laptop's files
 
-    def _make_keys(self) -> None:
-        keys = self.root / "keys"
-        for name in ("id_ed25519", *(f"{machine}_host_key" for machine in self.names)):
-            if not (keys / name).exists():
-                words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"vmfab-lab {name}"]
-                run([*words, "-f", str(keys / name)])
-
-    def _known_hosts(self) -> str:
-        lines = []
-        for name in self.names:
-            kind, key = (self.root / "keys" / f"{name}_host_key.pub").read_text(encoding="ascii").split()[:2]
-            lines.append(f"{name},{self.address(name)} {kind} {key}\n")
-        return "".join(lines)
-
-    def _write_laptop_files(self) -> None:
-        """Write hosts.ini, ssh_config, the key and known_hosts."""
-        key, known = self.root / "id_ed25519", self.root / "known_hosts"
-        key.touch(mode=0o600)
-        shutil.copyfile(self.root / "keys/id_ed25519", key)
-        known.write_text(self._known_hosts(), encoding="ascii")
-        numbers = self.numbers()
-        storage = numbers[STORAGE]
-        hosts = {name: number for name, number in numbers.items() if name != STORAGE}
-        (self.root / "hosts.ini").write_text(belongings.inventory(hosts, storage), encoding="ascii")
-        blocks = [f"Host {name}\n    HostName {wires.lan(number)}\n" for name, number in numbers.items()]
-        common = "\n    ".join([
-            f"Host vmhost* {STORAGE} 10.77.0.*", "User root", f'IdentityFile "{key}"', "IdentitiesOnly yes",
-            f'UserKnownHostsFile "{known}"', "StrictHostKeyChecking yes", "ConnectTimeout 20",
-            "LogLevel ERROR\n",
-        ])  # fmt: skip
-        (self.root / "ssh_config").write_text("".join(blocks) + common, encoding="utf-8")
-
-
-def _link(source: str, target: str) -> str:
-    """Give a file a second name, or a pointer to it where the disk is another one."""
-    try:
-        os.link(source, target)
-    except OSError:
-        Path(target).symlink_to(source)
-    return target
+def here() -> Machines:
+    """Return the machines in the lab's folder: $VMFAB_LAB, else .lab in the project."""
+    return Machines(default_root())

@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 
 from tasks.lab.machines.recipe import RELEASES, Release
+from tasks.lab.problem import LabRefused
 
 COMPONENTS = {"debian": ("main",), "ubuntu": ("main", "universe")}
+KEYRINGS = {"debian": "debian-archive-keyring", "ubuntu": "ubuntu-keyring"}
 #: For a computer of another family; a computer's own sources win.
 PUBLIC = {
     "debian": (
@@ -28,7 +30,10 @@ _FORMAT = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
 
 
 def sources(release: Release) -> list[str]:
-    """Return the lines of sources.list for a release, from this computer's sources of the same family."""
+    """Return the lines of sources.list for a release, from this computer's sources of the same family.
+
+    Raises LabRefused when the keys of the release's family are not there.
+    """
     archives = chosen(_targets(), release)
     if not archives:
         # No package lists yet: apt does not know whose its sources are.
@@ -37,8 +42,14 @@ def sources(release: Release) -> list[str]:
             line.format(release.name) for line in PUBLIC[release.family]
         ]
     keyring = Path(f"/usr/share/keyrings/{release.family}-archive-keyring.gpg")
-    signed = f"[signed-by={keyring}] " if keyring.exists() else ""
-    return [f"deb {signed}{archive} {' '.join(COMPONENTS[release.family])}" for archive in archives]
+    if not keyring.exists():
+        raise LabRefused(
+            f"There is no {keyring}, by which packages of {release.family.capitalize()} are known.",
+            f"Type: apt-get install {KEYRINGS[release.family]}",
+        )
+    return [
+        f"deb [signed-by={keyring}] {archive} {' '.join(COMPONENTS[release.family])}" for archive in archives
+    ]
 
 
 def _targets() -> str:
@@ -64,4 +75,9 @@ def chosen(targets: str, release: Release) -> list[str]:
 def options() -> list[str]:
     """Return how this computer's apt reaches its archives, as lines of apt.conf."""
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
+    return reaches(dump)
+
+
+def reaches(dump: str) -> list[str]:
+    """Pick from what apt-config prints how it reaches its archives."""
     return _REACHES.findall(dump)

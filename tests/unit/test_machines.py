@@ -1,0 +1,242 @@
+"""The practice machines without a machine: recipe, sources, package archive, command line, files."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.cluster.inventory import inventory
+from tasks.lab.machines import archive, belongings, build, initrd, mirrors, qemu, recipe, wires
+from tasks.lab.problem import LabError, LabRefused
+
+BOOKWORM, TRIXIE = recipe.choose("bookworm"), recipe.choose("trixie")
+
+
+@pytest.mark.parametrize(
+    ("os_release", "name"),
+    [
+        ('ID=debian\nVERSION_CODENAME=bookworm\nPRETTY_NAME="Debian GNU/Linux 12"\n', "bookworm"),
+        ("ID=ubuntu\nVERSION_CODENAME=noble\nUBUNTU_CODENAME=noble\n", "noble"),
+        ('ID=linuxmint\nVERSION_CODENAME="virginia"\nUBUNTU_CODENAME=jammy\n', "jammy"),
+    ],
+)
+def test_the_computers_own_release(os_release: str, name: str) -> None:
+    assert recipe.computers(os_release) == recipe.choose(name)
+
+
+def test_an_unknown_release_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(LabRefused, match="Fedora") as raised:
+        recipe.computers('ID=fedora\nPRETTY_NAME="Fedora 40"\n')
+    assert "bookworm|trixie" in str(raised.value.hint)
+    with pytest.raises(LabRefused, match="'potato'"):
+        recipe.choose("potato")
+
+
+def test_the_digest_changes_with_release_and_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert recipe.digest(BOOKWORM) == recipe.digest(BOOKWORM) != recipe.digest(TRIXIE)
+    before = recipe.digest(BOOKWORM)
+    for name in recipe.MAKERS:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((recipe.HERE / name).read_bytes())
+    monkeypatch.setattr(recipe, "HERE", tmp_path)
+    assert recipe.digest(BOOKWORM) == before
+    with (tmp_path / "files/bare").open("a") as file:
+        file.write("# more\n")
+    assert recipe.digest(BOOKWORM) != before
+
+
+TARGETS = """\
+Debian|http://mirror.example/debian/|bookworm|main
+Debian|http://mirror.example/debian/|bookworm|contrib
+Debian|http://mirror.example/debian/|bookworm-updates|main
+Debian|http://mirror.example/debian-security/|bookworm-security|main
+Debian Backports|http://mirror.example/debian/|bookworm-backports|main
+Google|https://packages.example/apt/|bookworm|main
+|http://elsewhere.example/|nodistro|main
+"""
+
+
+def test_sources_are_the_computers_own_spelled_for_the_release() -> None:
+    assert mirrors.chosen(TARGETS, BOOKWORM) == [
+        "http://mirror.example/debian bookworm",
+        "http://mirror.example/debian bookworm-updates",
+        "http://mirror.example/debian-security bookworm-security",
+    ]
+    assert mirrors.chosen(TARGETS, TRIXIE)[1] == "http://mirror.example/debian trixie-updates"
+    assert mirrors.chosen(TARGETS, recipe.choose("noble")) == []
+
+
+def test_apts_ways_to_its_archives_are_taken_along() -> None:
+    dump = (
+        'APT::Architecture "amd64";\nAcquire::http::Proxy "http://proxy.example:3128";\n'
+        'Acquire::https "";\nAcquire::https::CaInfo "/etc/ca.pem";\nAcquire::Languages "none";\n'
+    )
+    assert mirrors.reaches(dump) == [
+        'Acquire::http::Proxy "http://proxy.example:3128";',
+        'Acquire::https::CaInfo "/etc/ca.pem";',
+    ]
+
+
+def ar(*parts: tuple[str, bytes]) -> bytes:
+    out = archive.MAGIC
+    for name, data in parts:
+        out += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode() + data
+        out += b"\n" * (len(data) % 2)
+    return out
+
+
+def tar(**files: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as made:
+        for name, text in files.items():
+            info = tarfile.TarInfo(f"./{name}")
+            info.size = len(text)
+            made.addfile(info, io.BytesIO(text.encode()))
+    return out.getvalue()
+
+
+def test_apt_finds_a_package_of_the_archive_and_dpkg_reads_it(tmp_path: Path) -> None:
+    control = (
+        "Package: odd\nVersion: 1:2\nArchitecture: all\nMaintainer: N <n@lab.example>\nDescription: odd\n"
+    )
+    packed = ar(
+        ("debian-binary", b"2.0\n"),
+        ("control.tar.gz", gzip.compress(tar(control=control))),
+        ("data.tar.gz", gzip.compress(tar(odd="1"))),
+    )
+    deb = tmp_path / "odd_1%3a2_all.deb"
+    deb.write_bytes(packed)
+    archive.make([deb], tmp_path / "archive")
+    there = tmp_path / "archive/odd_1-2_all.deb"
+    assert subprocess.run(["dpkg-deb", "-f", there], capture_output=True, text=True).stdout == control
+    listed = subprocess.run(["dpkg-deb", "-c", there], capture_output=True, text=True, check=True).stdout
+    assert listed.endswith("./odd\n")
+    root = tmp_path / "root"
+    for folder in ("etc/apt/apt.conf.d", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial"):
+        (root / folder).mkdir(parents=True)
+    (root / "status").touch()
+    (root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] file:{tmp_path}/archive ./\n")
+    apt = ["-o", f"Dir={root}", "-o", f"Dir::State::status={root}/status", "-o", "APT::Sandbox::User=root"]
+    done = subprocess.run(["apt-get", "update", *apt], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    plan = ["apt-get", "install", "--print-uris", "--no-install-recommends", "-y", *apt, "odd"]
+    assert "odd_1-2_all.deb" in subprocess.run(plan, capture_output=True, text=True, check=True).stdout
+
+
+def test_what_is_no_package_is_not_taken_for_one() -> None:
+    with pytest.raises(ValueError, match="not a Debian package"):
+        archive.plain(b"\x7fELF")
+    with pytest.raises(ValueError, match="compression unknown: lz4"):
+        archive.plain(ar(("control.tar.lz4", b"")))
+
+
+def machine(*, kvm: bool) -> qemu.Machine:
+    return qemu.Machine(
+        "vmhost1", [("lan11", "02:77:00:00:00:0b"), ("san11", "02:77:00:00:01:0b")], 2048, 1, kvm
+    )
+
+
+def test_qemu_gets_two_cards_with_macs_of_their_own_and_a_console_in_a_file() -> None:
+    words = " ".join(qemu.command(machine(kvm=False)))
+    assert "tap,id=net0,ifname=lan11,script=no,downscript=no" in words
+    assert "virtio-net-pci,netdev=net1,mac=02:77:00:00:01:0b,addr=3" in words
+    assert "-accel tcg,thread=multi" in words
+    assert "file,id=console,path=console.log,append=on" in words
+    assert "-no-reboot" not in words
+    assert "-accel kvm -cpu host" in " ".join(qemu.command(machine(kvm=True)))
+
+
+def test_the_cards_are_where_their_names_say() -> None:
+    words = qemu.command(machine(kvm=False))
+    slots = [word.partition("addr=")[2].partition(",")[0] for word in words if "virtio-net" in word]
+    assert [f"enp0s{slot}" for slot in slots] == list(qemu.NICS)
+
+
+def test_no_two_machines_share_a_mac_address_or_a_tap() -> None:
+    numbers = [wires.STORAGE, *range(wires.FIRST_HOST, wires.FIRST_HOST + 8)]
+    cables = [cable for number in numbers for cable in wires.cables(number)]
+    assert len({tap for tap, _, _ in cables}) == len({mac for _, _, mac in cables}) == 2 * len(numbers)
+
+
+def test_the_inventory_can_be_read_and_has_what_setup_needs(tmp_path: Path) -> None:
+    text = belongings.inventory({"vmhost1": 11, "vmhost2": 12}, wires.STORAGE)
+    (tmp_path / "ssh_config").touch()
+    found = inventory.understand(text, tmp_path / "hosts.ini")
+    assert list(found.hosts) == ["vmhost1", "vmhost2"]
+    assert found.hosts["vmhost2"].address == "10.77.0.12"
+    assert "vmhost2 ansible_host=10.77.0.12 ansible_user=root vmfab_storage_address=10.77.1.12\n" in text
+    assert found.mount == "/vmstorage"
+    assert found.stores["vmstorage"].address == "10.77.1.10"
+
+
+def test_a_machine_knows_the_others_but_not_itself_by_its_address() -> None:
+    text = belongings.hosts("vmhost1", {"storage": 10, "vmhost1": 11, "vmhost2": 12})
+    assert "127.0.1.1 vmhost1.lab.example vmhost1\n" in text
+    assert "10.77.0.12 vmhost2\n" in text
+    assert "10.77.0.11" not in text
+
+
+def test_the_target_asks_for_a_password_only_when_told_to() -> None:
+    assert "incominguser" not in belongings.target()
+    assert "    incominguser vmfab secret\n" in belongings.target("vmfab", "secret")
+
+
+def test_a_machines_own_part_of_the_initramfs_has_its_files_with_their_modes(tmp_path: Path) -> None:
+    part = initrd.personal({"etc/hostname": (0o644, "vmhost1\n"), "root/.ssh/id": (0o600, "key")})
+    out = subprocess.run(
+        [*(["busybox"] if Path("/bin/busybox").exists() else []), "cpio", "-itv"],
+        input=part, capture_output=True, check=True,
+    ).stdout.decode()  # fmt: skip
+    modes = {line.split()[-1]: line.split()[0] for line in out.splitlines() if "machine" in line}
+    assert modes["machine/etc/hostname"] == "-rw-r--r--"
+    assert modes["machine/root/.ssh/id"] == "-rw-------"
+    assert modes["machine/root/.ssh"] == "drwx------"
+
+
+def test_images_are_built_once_and_appear_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+
+    def make(part: Path, release: recipe.Release, say: object) -> None:
+        assert not [path for path in part.parent.iterdir() if path.name.startswith("bookworm")]
+        (part / "vmlinuz").touch()
+        built.append(part)
+
+    monkeypatch.setattr(build, "_build", make)
+    (tmp_path / "machines/part-left").mkdir(parents=True)
+    images = build.provide(tmp_path, BOOKWORM, str)
+    assert images.kernel.exists()
+    assert build.provide(tmp_path, BOOKWORM, str) == images
+    assert len(built) == 1
+    assert sorted(path.name for path in (tmp_path / "machines").iterdir()) == [images.folder.name, "lock"]
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(part: Path, release: recipe.Release, say: object) -> None:
+        (part / "tree").mkdir()
+        raise LabError("no archive")
+
+    monkeypatch.setattr(build, "_build", fail)
+    with pytest.raises(LabError, match="no archive"):
+        build.provide(tmp_path, BOOKWORM, str)
+    assert [path.name for path in (tmp_path / "machines").iterdir()] == ["lock"]
+
+
+def test_images_of_an_older_recipe_go_when_nobody_uses_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_build", lambda part, release, say: None)
+    for name, days in (("bookworm-old", 2), ("bookworm-new", 0), ("trixie-old", 2)):
+        folder = tmp_path / "machines" / name
+        folder.mkdir(parents=True)
+        then = time.time() - days * 24 * 3600 - 60
+        os.utime(folder, (then, then))
+    images = build.provide(tmp_path, BOOKWORM, str)
+    left = {path.name for path in (tmp_path / "machines").iterdir()}
+    assert left == {"lock", "bookworm-new", "trixie-old", images.folder.name}
