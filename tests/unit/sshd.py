@@ -75,15 +75,20 @@ class Sshd:
         )
         log = (self.folder / "log").open("ab")
         sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or "/usr/sbin/sshd"
+        command = [sshd, "-D", "-e", "-f", str(config)]
         with log:
-            self.process = subprocess.Popen(
-                [sshd, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=log
-            )
-        until = time.monotonic() + 10
-        while time.monotonic() < until and self.process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
-            time.sleep(0.02)
+            until = time.monotonic() + 10
+            while time.monotonic() < until:
+                if self.process is None or self.process.poll() is not None:
+                    # A process that the one before was just making may have the port for another moment.
+                    self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
+                with (
+                    contextlib.suppress(OSError),
+                    socket.create_connection(("127.0.0.1", self.port), 1) as probe,
+                ):
+                    if probe.recv(4) == b"SSH-":
+                        return
+                time.sleep(0.02)
         raise AssertionError(f"sshd did not start: {(self.folder / 'log').read_text()}")
 
     def _mark(self) -> str:
