@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def test_the_secret_shows_nowhere(sim: SimCluster, desk: StorageDesk, tmp_path: 
     desk.with_chap(tmp_path, "Another-One-9")
     changed = desk.type(log_in, hosts=[ONE], yes=True)
     assert "+node.session.auth.password = ******** (another)" in changed.out
+    assert not [path for path, (text, _) in sim[ONE].disk.files.items() if SECRET in text]
     desk.target.account = ("vmhosts", "not this")
     desk.at(ONE).sessions.clear()
     refused = desk.type(log_in, hosts=[ONE], yes=True)
@@ -213,6 +215,16 @@ def test_a_session_by_another_way_goes_on_until_the_next_boot(sim: SimCluster, d
     assert "through default; from the next boot on through vmfab" in desk.type(log_in, hosts=[ONE]).out
     desk.at(ONE).boot()
     assert [s.iface for s in desk.at(ONE).sessions] == ["vmfab"]
+
+
+def test_a_record_that_was_made_without_its_portal_group_is_used(desk: StorageDesk) -> None:
+    old = replace(RECORD, group=-1)
+    assert old.path == f"/etc/iscsi/nodes/{IQN}/192.168.0.10,3260"
+    text = "iface.iscsi_ifacename = vmfab\nnode.startup = manual\n"
+    desk.at(ONE).files[old.path] = (text, 0o600)
+    assert desk.type(log_in, hosts=[ONE], yes=True).code == 0
+    assert iscsiadm.setting(desk.at(ONE).files[old.path][0], "node.startup") == "automatic"
+    assert len(desk.at(ONE).sessions) == 1
 
 
 def test_two_sessions_with_one_target_are_left_to_the_admin(sim: SimCluster, desk: StorageDesk) -> None:

@@ -19,7 +19,7 @@ from tests.lab.fab import Fab
 
 ONE, TWO = "vmhost1", "vmhost2"
 BOTH = f"{ONE},{TWO}"
-USER, SECRET = "vmhosts", "Sesam-0pen!#x"
+USER, SECRET = "vmhosts", "Sesam-0pen.x9"
 NETPLAN = "network: {{version: 2, ethernets: {{enp0s3: {{addresses: [{}/24]}}}}}}\n"
 INSTALL = (
     "cat >/etc/netplan/60-storage.yaml && chmod 600 /etc/netplan/60-storage.yaml && netplan apply && "

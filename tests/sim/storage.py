@@ -132,6 +132,7 @@ class Storage:
             "find": self._find,
             "mount": self._mount,
             "mkdir": lambda argv: (0, "", ""),
+            "rm": lambda argv: (0 if self.files.pop(argv[-1], None) else 1, "", ""),
             "mkfs.ocfs2": self._mkfs,
             "sysctl": self._load,
             "timeout": lambda argv: (1 if self.network.firewall else 0, "", ""),
@@ -163,8 +164,9 @@ class Storage:
         if "-P" in argv:
             return self._list_records()
         word = dict(itertools.pairwise(argv))
-        address, _, port = word["-p"].rpartition(":")
-        record = iscsiadm.Record(word["-T"], address, int(port), 1, word["-I"])
+        where, _, group = word["-p"].partition(",")
+        address, _, port = where.rpartition(":")
+        record = iscsiadm.Record(word["-T"], address, int(port), int(group or "-1"), word["-I"])
         if word.get("-o") == "new":
             text = f"# BEGIN RECORD 2.1.8\nnode.name = {record.target}\nnode.startup = manual\n# END RECORD\n"
             self.files[record.path] = (text, 0o600)
@@ -182,9 +184,11 @@ class Storage:
         found = []
         for path in sorted(self.files):
             if path.startswith(f"{iscsiadm.RECORDS}/"):
-                target, portal, iface = path.removeprefix(f"{iscsiadm.RECORDS}/").split("/")
-                address, port, group = portal.split(",")
-                found.append(iscsiadm.Record(target, address, int(port), int(group), iface))
+                target, portal, *iface = path.removeprefix(f"{iscsiadm.RECORDS}/").split("/")
+                address, port, *group = portal.split(",")
+                name = iface[0] if iface else iscsiadm.setting(self.files[path][0], "iface.iscsi_ifacename")
+                number = int(group[0]) if group else -1
+                found.append(iscsiadm.Record(target, address, int(port), number, name or "default"))
         return found
 
     def _list_records(self) -> Ended:

@@ -30,6 +30,15 @@ def test_records() -> None:
     assert iscsiadm.records("") == ()
 
 
+def test_logins() -> None:
+    """The recording is of a practice machine that had logged in with CHAP."""
+    (login,) = iscsiadm.logins(recorded("session-p3.txt"))
+    iqn = "iqn.2026-01.example.lab:vmstorage"
+    assert login == iscsiadm.Login(iqn, "4", "10.77.1.10:3260", "vmfab", "enp0s3", "LOGGED_IN", ("sda",))
+    assert login.well
+    assert iscsiadm.logins("") == ()
+
+
 @pytest.mark.parametrize("text", ["surprise\n", "Target: x\n\tPortal: nowhere\n", "\t\tIface Name: x\n"])
 def test_a_record_list_of_another_form_is_not_guessed_at(text: str) -> None:
     with pytest.raises(ValueError, match=text.strip().split()[-1]):

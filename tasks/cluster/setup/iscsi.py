@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tasks.cluster.asking.hostfiles import Ended
+from tasks.cluster.asking.hostfiles import Ended, HostFile
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Failed, HostError, Refused
@@ -353,9 +353,7 @@ class NodeRecord:
         found = ops.file_read(record.path)
         if found.text is None:
             raise Failed(f"{ops.host}: iscsiadm has made no record {record.path}.", "Look at it there.")
-        ops.file_write(
-            record.path, iscsiadm.with_settings(found.text, wanted), mode=0o600, expect=found.sha256
-        )
+        _replace_record(ops, found, iscsiadm.with_settings(found.text, wanted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,7 +387,7 @@ class OnlyPath:
                 found = ops.file_read(record.path)
                 if found.text != text:
                     raise Failed(f"{ops.host}: somebody else has changed {record.path}.", "Try again.")
-                ops.file_write(record.path, after, mode=0o600, expect=found.sha256)
+                _replace_record(ops, found, after)
             return f"{ways}; sessions that there are go on"
 
         shown = "".join(diff(r.path, *iscsiadm.masked(text, after)) for r, text, after in changed)
@@ -495,6 +493,13 @@ class LoginAtBoot:
             return ""
 
         return Change(LOGIN_AT_BOOT, "started" if enabled else "enabled and started", turn_on)
+
+
+def _replace_record(ops: HostOps, found: HostFile, text: str) -> None:
+    """Replace a node record. The old one is not kept: there may be a secret in it."""
+    kept = ops.file_write(found.path, text, mode=0o600, expect=found.sha256)
+    if kept:
+        run(ops, ["rm", "-f", kept])
 
 
 def _iscsiadm(ops: HostOps, *words: str) -> None:

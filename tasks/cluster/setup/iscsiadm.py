@@ -29,7 +29,9 @@ class Record:
 
     @property
     def path(self) -> str:
-        return f"{RECORDS}/{self.target}/{self.address},{self.port},{self.group}/{self.iface}"
+        where = f"{RECORDS}/{self.target}/{self.address},{self.port}"
+        # A record that was made without its portal group is a file in the folder's place.
+        return where if self.group < 0 else f"{where},{self.group}/{self.iface}"
 
     @property
     def portal(self) -> str:
@@ -39,7 +41,8 @@ class Record:
     @property
     def words(self) -> tuple[str, ...]:
         """How it is named to iscsiadm."""
-        return ("-m", "node", "-T", self.target, "-p", self.portal, "-I", self.iface)
+        where = self.portal if self.group < 0 else f"{self.portal},{self.group}"
+        return ("-m", "node", "-T", self.target, "-p", where, "-I", self.iface)
 
 
 @dataclass(frozen=True, slots=True)
