@@ -23,7 +23,7 @@ def make_file_systems(op: Operator, *, label: str, dry_run: bool) -> bool:
     if len(op.hosts) != 1:
         raise Refused("--format acts on one host.", f"Example: fab -H {op.hosts[0]} host.ocfs2 --format")
     (host,) = op.hosts
-    with op.session() as session:
+    with op.session(unhurried=True) as session:
         wanted = _wanted(op, session, host, label)
         for bare in wanted:
             _show(op, bare)
