@@ -26,25 +26,31 @@ MOST_WORKERS = 4
 
 # Benchmarks are measured, never passed or failed; hosts are looked at only when they are named (host.verify).
 NOT_TESTS = {"bench", "hosts"}
-# In this order: the machines are gone when their tests end, the cells only at the end of all.
-PRACTICE = ("machines", "lab")
+# The slow ones. In this order: machines are gone when their tests end, cells only at the end of all.
+MACHINES, CELLS = "machines", "lab"
 
 
-@vmtask(help={"quick": "Leave out the tests on the practice cluster."})
-def test(op: Operator, quick: bool = False) -> None:
+@vmtask(
+    help={
+        "quick": "Leave out the tests on the practice cluster.",
+        "machines": "Run those on practice machines, too: bare servers that are set up.",
+    }
+)
+def test(op: Operator, quick: bool = False, machines: bool = False) -> None:
     """Check vmfab itself: lint, types, scripts, tests.
 
     Installs what it needs first and says so: the development tools into .venv, and the practice cluster's
-    Debian packages. --quick leaves out the tests on the practice cluster. Exit code 0 only if everything
-    holds; with CI in the environment a skipped test counts as failed.
+    Debian packages. --quick leaves out the tests on the practice cluster; --machines adds those on whole
+    machines, which take as long again where KVM does not work. Exit code 0 only if everything holds; with CI
+    in the environment a skipped test counts as failed.
     """
     install_tools(op)
-    if not quick:
-        install_cluster_packages(op)
+    if not quick or machines:
+        install_cluster_packages(op, machines)
     failed = [name for name, command in static_checks() if not passes(op, name, command)]
     if failed:
         raise Failed(f"{', '.join(failed)} found something (see above); the tests were not run.")
-    run_tests(op, quick)
+    run_tests(op, folders_of_tests(ROOT / "tests", quick=quick, machines=machines))
 
 
 def passes(op: Operator, name: str, command: Sequence[str | Path]) -> bool:
@@ -85,13 +91,13 @@ def installers() -> Iterator[list[str]]:
         yield [*pip, "install", *pinned]
 
 
-def install_cluster_packages(op: Operator) -> None:
+def install_cluster_packages(op: Operator, machines: bool) -> None:
     """Install the Debian packages that the practice cluster needs, unless they are there. Raises Failed."""
     from tasks.lab import packages
     from tasks.lab.problem import LabError
 
     try:
-        packages.install(op.say, packages.MACHINES)
+        packages.install(op.say, packages.MACHINES if machines else ())
     except LabError as error:
         raise Failed(error.message, error.hint) from None
 
@@ -120,18 +126,17 @@ def is_shell(path: Path) -> bool:
         return re.match(rb"#!.*\b(sh|bash|dash)\s*$", script.readline()) is not None
 
 
-def folders_of_tests(tests: Path, quick: bool) -> list[Path]:
+def folders_of_tests(tests: Path, *, quick: bool, machines: bool) -> list[Path]:
     """List the folders with tests, those on practice hosts (the slow ones) last or not at all."""
     folders = sorted(path for path in tests.iterdir() if any(path.rglob("test_*.py")))
-    chosen = [path for path in folders if path.name not in (*NOT_TESTS, *PRACTICE)]
-    practice = [tests / name for name in PRACTICE if tests / name in folders]
-    return chosen if quick else [*chosen, *practice]
+    chosen = [path for path in folders if path.name not in (*NOT_TESTS, MACHINES, CELLS)]
+    slow = [name for name, wanted in ((MACHINES, machines), (CELLS, not quick)) if wanted]
+    return [*chosen, *(path for path in (tests / name for name in slow) if path in folders)]
 
 
-def run_tests(op: Operator, quick: bool) -> None:
+def run_tests(op: Operator, folders: Sequence[Path]) -> None:
     """Become pytest: its last lines are ours, and so are its exit code and what a signal does to it."""
-    chosen = [str(path.relative_to(ROOT)) for path in folders_of_tests(ROOT / "tests", quick)]
-    words = [*at_once(workers()), *chosen]
+    words = [*at_once(workers()), *(str(path.relative_to(ROOT)) for path in folders)]
     op.say(f"== pytest {' '.join(words)}", "bold")
     os.chdir(ROOT)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

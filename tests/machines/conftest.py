@@ -22,6 +22,7 @@ from tasks.lab.machines.machines import Machines
 from tests.lab.fab import Fab
 from tests.machines.guests import Guests, assemble
 
+HERE = Path(__file__).parent
 #: Seconds for one test: the first one makes the machines' image, where there is none yet.
 PATIENCE = 1800
 #: The test that failed first, by file.
@@ -30,7 +31,10 @@ _broken = pytest.StashKey[dict[str, str]]()
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if not item.path.is_relative_to(HERE):
+            continue
         item.add_marker(pytest.mark.timeout(PATIENCE))
+        item.add_marker(pytest.mark.xdist_group("machines"))  # by one process, in their order
 
 
 @pytest.hookimpl(wrapper=True)

@@ -27,17 +27,20 @@ def tests(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_practice_hosts_come_last(tests: Path) -> None:
-    assert [path.name for path in check.folders_of_tests(tests, quick=False)] == [
-        "contract",
-        "unit",
-        "machines",
-        "lab",
-    ]
-
-
-def test_quick_leaves_the_practice_cluster_out(tests: Path) -> None:
-    assert [path.name for path in check.folders_of_tests(tests, quick=True)] == ["contract", "unit"]
+@pytest.mark.parametrize(
+    ("quick", "machines", "slow"),
+    [
+        (False, False, ["lab"]),
+        (True, False, []),
+        (False, True, ["machines", "lab"]),
+        (True, True, ["machines"]),
+    ],
+)
+def test_practice_hosts_come_last_or_not_at_all(
+    tests: Path, quick: bool, machines: bool, slow: list[str]
+) -> None:
+    chosen = check.folders_of_tests(tests, quick=quick, machines=machines)
+    assert [path.name for path in chosen] == ["contract", "unit", *slow]
 
 
 @pytest.mark.parametrize(

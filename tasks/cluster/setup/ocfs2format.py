@@ -49,9 +49,11 @@ def bare_disk(session: Session, ops: HostOps, store: StoreHost) -> Bare:
         )
     names = list(session.inventory.hosts)
     said: Mapping[str, tuple[str, ...] | Silent] = session.each(names, lambda there: _against(there, store))
-    against = [f"{name} does not answer: {found.reason}" for name, found in said.items() if isinstance(found, Silent)]
+    against = []
     for name, found in said.items():
-        if not isinstance(found, Silent):
+        if isinstance(found, Silent):
+            against.append(f"{name} does not answer: {found.reason}")
+        else:
             against += [f"{name}: {reason}" for reason in found]
     if against:
         raise Refused(
