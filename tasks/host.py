@@ -1,4 +1,4 @@
-"""What an operator types about a host itself."""
+"""What an operator types about a host that is set up, or is to be trusted first."""
 
 from __future__ import annotations
 
@@ -33,31 +33,6 @@ def trust(op: Operator, yes: bool = False) -> None:
             op.confirm(f"Accept this key of {machine}?")
             remote_trust.accept(shown)
             op.say(f"{machine}: added to {shown.file}")
-
-
-@vmtask(Hosts.SEVERAL)
-def autostart(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
-    """Let a host's VMs come back after its reboot.
-
-    Installs /usr/local/bin/restart_running_vms, which starts what /root/running_vms names and logs it in
-    restart_running_vms.log on the store, root's crontab entry "@reboot" for it, and the rotation of that log;
-    turns libvirt's autostart off for every VM, because libvirt starts them without looking at other hosts.
-    An entry that runs the script already stays as it is spelled; nothing else in the crontab is touched. What
-    is replaced is kept below /var/backups/vmfab. Shows all differences and asks. The same again is fine.
-
-    The script does not start what vmfab has moved away, is working on, or runs there already. It cannot ask
-    the other hosts: a VM that was started elsewhere while its host was down is refused only by the guard.
-
-    Exit codes: 0 set up and verified, 1 it failed, 2 refused, 3 it cannot be seen whether all is set up.
-
-    Examples:
-        fab -H vmhost1 host.autostart --dry-run
-        fab -H vmhost1,vmhost2 host.autostart
-    """
-    from tasks.cli import settingup
-    from tasks.cluster.setup import afterboot
-
-    settingup.set_up(op, lambda host: afterboot.step(op.inventory.mount, host), dry_run=dry_run)
 
 
 @vmtask(Hosts.SEVERAL)
@@ -107,29 +82,55 @@ def _lines(names: tuple[str, ...]) -> str:
     return "".join(f"{name}\n" for name in names)
 
 
+@vmtask(positional=["name"], help={"name": "A console in the group consoles of hosts.ini."})
+def console(op: Operator, name: str) -> None:
+    """Open a console that is on a host's serial line.
+
+    Connects with ssh to the host that has the line and opens minicom there, as host.serial has configured it.
+    Leave it with Ctrl-A X. Needs a terminal. Somebody else who has it open is named by minicom.
+
+    Example: fab host.console raid
+    """
+    from tasks.cli import terminal
+    from tasks.cluster.errors import Refused
+    from tasks.cluster.setup import serial
+    from tasks.cluster.setup import steps as hostsetup
+
+    terminal.need("A console")
+    known = op.inventory.consoles
+    if name not in known:
+        there = f"There are {', '.join(known)}." if known else "Write one into its group consoles."
+        raise Refused(f"{op.inventory.path} has no console {name!r}.", there)
+    host = known[name].host
+    with op.session(unhurried=True) as session:
+        planned = hostsetup.plan(session.host(host), serial.step(op.inventory, host))
+    if planned.changes:
+        raise Refused(
+            f"{host}'s minicom is not set up as {op.inventory.path} says.", f"Type fab -H {host} host.serial"
+        )
+    op.say(f"Console {name} on {known[name].device} of {host}. Leave it with Ctrl-A X.")
+    terminal.open(op, host, ["minicom", name])
+
+
 @vmtask(
-    Hosts.SEVERAL,
-    help={"remove": "Take the guard away from the hosts, and give back what they own."},
+    Hosts.ONE,
+    help={"timeout": "Seconds for the host to come back with all it needs (900 unless given)."},
 )
-def guard(op: Operator, remove: bool = False, dry_run: bool = False, yes: bool = False) -> int:
-    """Install what keeps a VM from being started twice.
+def reboot(op: Operator, timeout: float = 900.0, dry_run: bool = False, yes: bool = False) -> None:
+    """Reboot a host on which no VM runs, and wait for it.
 
-    Installs libvirt's hook (/etc/libvirt/hooks/qemu), which lets an image be written by one VM on one host
-    only, whoever asks for the start, and a service that holds the host's lock on the store while it is up.
-    Shows what changes in each file, asks, installs, and looks again. A new hook needs a restart of libvirtd:
-    running VMs go on. Then each running VM gets owner files for its images; one whose image is in use or
-    owned elsewhere is reported and left alone. A second run changes nothing.
+    Refuses while a VM runs there: drain it first. Asks, reboots, and waits until the host has a new boot id,
+    then until it has again what it had or has to have: the stores, o2cb, libvirtd and the guard. Its cordon
+    stays as it is. The host reboots by itself: when the laptop or the connection is gone, nothing is lost but
+    the report, and fab status shows when it is back.
 
-    Refused when somebody else's hook is there, or a host of -H does not answer.
-
-    Exit codes: 0 in place and verified, 1 a step failed or a running VM has no owner files, 2 refused, 3 a
-    host was lost on the way: run it again.
+    Exit codes: 0 back with all it needs, 1 it did not reboot or lacks something, 2 refused, 3 it has not come
+    back in time.
 
     Examples:
-        fab -H vmhosts host.guard --dry-run
-        fab -H vmhost1,vmhost2 host.guard
-        fab -H vmhost1 host.guard --remove
+        fab -H vmhost1 host.reboot --dry-run
+        fab -H vmhost1 host.reboot
     """
-    from tasks.cli import guarding
+    from tasks.cli import rebooting
 
-    return guarding.remove(op, dry_run=dry_run) if remove else guarding.install(op, dry_run=dry_run)
+    rebooting.reboot(op, timeout=timeout, dry_run=dry_run)

@@ -35,70 +35,6 @@ def setup(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
     wholesetup.set_up(op, dry_run=dry_run)
 
 
-@vmtask(Hosts.SEVERAL)
-def packages(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
-    """Install the packages that a cluster host needs.
-
-    Looks which release the host runs and which of these packages it lacks, shows them with their reasons,
-    asks, and installs them with apt-get: without recommended packages, without removing any, and with the
-    configuration files that are there. An installation that was cut off is finished first. It goes on when
-    the connection breaks; what it wrote is in /var/log/vmfab/packages.log on the host.
-
-    qemu-system-x86, qemu-utils, ovmf, libvirt-daemon-system, libvirt-clients, open-iscsi, ocfs2-tools,
-    netplan.io, cron, logrotate, minicom; on newer releases qemu-system-modules-spice; on Ubuntu
-    linux-modules-extra of the running kernel where that has no OCFS2.
-
-    Exit codes: 0 installed and verified, 1 it failed, 2 refused, 3 it may still be going on.
-
-    Examples:
-        fab -H vmhost1 host.packages --dry-run
-        fab -H vmhosts host.packages
-    """
-    from tasks.cli import settingup
-    from tasks.cluster.setup import packages
-
-    settingup.set_up(op, lambda host: packages.step(host, op.clock), dry_run=dry_run)
-
-
-@vmtask(
-    Hosts.SEVERAL,
-    help={"timeout": "Seconds until the old network is back, unless a new login has worked; default 120."},
-)
-def bridge(op: Operator, timeout: float | None = None, dry_run: bool = False, yes: bool = False) -> None:
-    """Put a bridge over a host's NIC, for its VMs.
-
-    The bridge gets the NIC's addresses, routes, name servers and MAC; the storage NIC its address and MTU.
-    Writes one file for netplan, in the place of those that say something about these NICs; what else they say
-    stays in it, and they are kept below /var/backups/vmfab. hosts.ini may ask for something else than what
-    the host has. netplan checks the files off to the side before anything is touched.
-
-    The new network is tried first, in /run, and lasts when a new ssh login has worked. Else the old one is
-    back by itself after --timeout, also when this computer is gone, and after a reboot. The host is off the
-    network for some seconds. A bridge that is there already, by whoever's hand, is left alone.
-
-    Refused when VMs use the bridge that is to be changed; when the NIC is part of a bond or of another
-    bridge, is wireless, or carries a VM's macvtap; when ifupdown or NetworkManager configures it.
-
-    Exit codes: 0 in place and verified, 1 it failed and the old network is back, 2 refused, 3 the host is not
-    heard any more: look at its console.
-
-    Examples:
-        fab -H vmhost1 host.bridge --dry-run
-        fab -H vmhost1 host.bridge
-    """
-    from tasks.cli import settingup
-    from tasks.cluster.errors import Refused
-    from tasks.cluster.setup import bridge
-
-    patience = bridge.PATIENCE if timeout is None else timeout
-    if patience < bridge.SHORTEST:
-        raise Refused(
-            f"--timeout {patience:g} is too short for a new login and the way back.",
-            f"Give it at least {bridge.SHORTEST:g} seconds.",
-        )
-    settingup.set_up_with(op, lambda session, host: bridge.step(session, host, patience), dry_run=dry_run)
-
-
 @vmtask(Hosts.FILTER)
 def check(op: Operator, json: bool = False) -> int:
     """Tell what a host's set-up lacks.
@@ -162,75 +98,67 @@ def document(seen: Sequence[Checked]) -> dict[str, Any]:
 
 
 @vmtask(Hosts.SEVERAL)
-def serial(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
-    """Set up minicom for the consoles on a host's serial lines.
+def packages(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
+    """Install the packages that a cluster host needs.
 
-    Writes /etc/minicom/minirc.NAME for each console that hosts.ini has in the group consoles at this host,
-    with its device, speed and parity, and removes those that it has no more. Files that are not vmfab's stay.
-    host.console NAME opens a console then.
+    Looks which release the host runs and which of these packages it lacks, shows them with their reasons,
+    asks, and installs them with apt-get: without recommended packages, without removing any, and with the
+    configuration files that are there. An installation that was cut off is finished first. It goes on when
+    the connection breaks; what it wrote is in /var/log/vmfab/packages.log on the host.
 
-    Exit codes: 0 set up and verified, 1 it failed, 2 refused, 3 it cannot be seen whether all is set up.
+    qemu-system-x86, qemu-utils, ovmf, libvirt-daemon-system, libvirt-clients, open-iscsi, ocfs2-tools,
+    netplan.io, cron, logrotate, minicom; on newer releases qemu-system-modules-spice; on Ubuntu
+    linux-modules-extra of the running kernel where that has no OCFS2.
 
-    Example: fab -H vmhost1 host.serial
+    Exit codes: 0 installed and verified, 1 it failed, 2 refused, 3 it may still be going on.
+
+    Examples:
+        fab -H vmhost1 host.packages --dry-run
+        fab -H vmhosts host.packages
     """
     from tasks.cli import settingup
-    from tasks.cluster.setup import serial
+    from tasks.cluster.setup import packages
 
-    settingup.set_up(op, lambda host: serial.step(op.inventory, host), dry_run=dry_run)
-
-
-@vmtask(positional=["name"], help={"name": "A console in the group consoles of hosts.ini."})
-def console(op: Operator, name: str) -> None:
-    """Open a console that is on a host's serial line.
-
-    Connects with ssh to the host that has the line and opens minicom there, as host.serial has configured it.
-    Leave it with Ctrl-A X. Needs a terminal. Somebody else who has it open is named by minicom.
-
-    Example: fab host.console raid
-    """
-    from tasks.cli import terminal
-    from tasks.cluster.errors import Refused
-    from tasks.cluster.setup import serial
-    from tasks.cluster.setup import steps as hostsetup
-
-    terminal.need("A console")
-    known = op.inventory.consoles
-    if name not in known:
-        there = f"There are {', '.join(known)}." if known else "Write one into its group consoles."
-        raise Refused(f"{op.inventory.path} has no console {name!r}.", there)
-    host = known[name].host
-    with op.session(unhurried=True) as session:
-        planned = hostsetup.plan(session.host(host), serial.step(op.inventory, host))
-    if planned.changes:
-        raise Refused(
-            f"{host}'s minicom is not set up as {op.inventory.path} says.", f"Type fab -H {host} host.serial"
-        )
-    op.say(f"Console {name} on {known[name].device} of {host}. Leave it with Ctrl-A X.")
-    terminal.open(op, host, ["minicom", name])
+    settingup.set_up(op, lambda host: packages.step(host, op.clock), dry_run=dry_run)
 
 
 @vmtask(
-    Hosts.ONE,
-    help={"timeout": "Seconds for the host to come back with all it needs (900 unless given)."},
+    Hosts.SEVERAL,
+    help={"timeout": "Seconds until the old network is back, unless a new login has worked; default 120."},
 )
-def reboot(op: Operator, timeout: float = 900.0, dry_run: bool = False, yes: bool = False) -> None:
-    """Reboot a host on which no VM runs, and wait for it.
+def bridge(op: Operator, timeout: float | None = None, dry_run: bool = False, yes: bool = False) -> None:
+    """Put a bridge over a host's NIC, for its VMs.
 
-    Refuses while a VM runs there: drain it first. Asks, reboots, and waits until the host has a new boot id,
-    then until it has again what it had or has to have: the stores, o2cb, libvirtd and the guard. Its cordon
-    stays as it is. The host reboots by itself: when the laptop or the connection is gone, nothing is lost but
-    the report, and fab status shows when it is back.
+    The bridge gets the NIC's addresses, routes, name servers and MAC; the storage NIC its address and MTU.
+    Writes one file for netplan, in the place of those that say something about these NICs; what else they say
+    stays in it, and they are kept below /var/backups/vmfab. hosts.ini may ask for something else than what
+    the host has. netplan checks the files off to the side before anything is touched.
 
-    Exit codes: 0 back with all it needs, 1 it did not reboot or lacks something, 2 refused, 3 it has not come
-    back in time.
+    The new network is tried first, in /run, and lasts when a new ssh login has worked. Else the old one is
+    back by itself after --timeout, also when this computer is gone, and after a reboot. The host is off the
+    network for some seconds. A bridge that is there already, by whoever's hand, is left alone.
+
+    Refused when VMs use the bridge that is to be changed; when the NIC is part of a bond or of another
+    bridge, is wireless, or carries a VM's macvtap; when ifupdown or NetworkManager configures it.
+
+    Exit codes: 0 in place and verified, 1 it failed and the old network is back, 2 refused, 3 the host is not
+    heard any more: look at its console.
 
     Examples:
-        fab -H vmhost1 host.reboot --dry-run
-        fab -H vmhost1 host.reboot
+        fab -H vmhost1 host.bridge --dry-run
+        fab -H vmhost1 host.bridge
     """
-    from tasks.cli import rebooting
+    from tasks.cli import settingup
+    from tasks.cluster.errors import Refused
+    from tasks.cluster.setup import bridge
 
-    rebooting.reboot(op, timeout=timeout, dry_run=dry_run)
+    patience = bridge.PATIENCE if timeout is None else timeout
+    if patience < bridge.SHORTEST:
+        raise Refused(
+            f"--timeout {patience:g} is too short for a new login and the way back.",
+            f"Give it at least {bridge.SHORTEST:g} seconds.",
+        )
+    settingup.set_up_with(op, lambda session, host: bridge.step(session, host, patience), dry_run=dry_run)
 
 
 @vmtask(Hosts.SEVERAL)
@@ -308,3 +236,74 @@ def ocfs2(
         if not formatted:
             raise
         raise Failed(f"The file system is made, but {error.message}", error.hint) from error
+
+
+@vmtask(
+    Hosts.SEVERAL,
+    help={"remove": "Take the guard away from the hosts, and give back what they own."},
+)
+def guard(op: Operator, remove: bool = False, dry_run: bool = False, yes: bool = False) -> int:
+    """Install what keeps a VM from being started twice.
+
+    Installs libvirt's hook (/etc/libvirt/hooks/qemu), which lets an image be written by one VM on one host
+    only, whoever asks for the start, and a service that holds the host's lock on the store while it is up.
+    Shows what changes in each file, asks, installs, and looks again. A new hook needs a restart of libvirtd:
+    running VMs go on. Then each running VM gets owner files for its images; one whose image is in use or
+    owned elsewhere is reported and left alone. A second run changes nothing.
+
+    Refused when somebody else's hook is there, or a host of -H does not answer.
+
+    Exit codes: 0 in place and verified, 1 a step failed or a running VM has no owner files, 2 refused, 3 a
+    host was lost on the way: run it again.
+
+    Examples:
+        fab -H vmhosts host.guard --dry-run
+        fab -H vmhost1,vmhost2 host.guard
+        fab -H vmhost1 host.guard --remove
+    """
+    from tasks.cli import guarding
+
+    return guarding.remove(op, dry_run=dry_run) if remove else guarding.install(op, dry_run=dry_run)
+
+
+@vmtask(Hosts.SEVERAL)
+def autostart(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
+    """Let a host's VMs come back after its reboot.
+
+    Installs /usr/local/bin/restart_running_vms, which starts what /root/running_vms names and logs it in
+    restart_running_vms.log on the store, root's crontab entry "@reboot" for it, and the rotation of that log;
+    turns libvirt's autostart off for every VM, because libvirt starts them without looking at other hosts.
+    An entry that runs the script already stays as it is spelled; nothing else in the crontab is touched. What
+    is replaced is kept below /var/backups/vmfab. Shows all differences and asks. The same again is fine.
+
+    The script does not start what vmfab has moved away, is working on, or runs there already. It cannot ask
+    the other hosts: a VM that was started elsewhere while its host was down is refused only by the guard.
+
+    Exit codes: 0 set up and verified, 1 it failed, 2 refused, 3 it cannot be seen whether all is set up.
+
+    Examples:
+        fab -H vmhost1 host.autostart --dry-run
+        fab -H vmhost1,vmhost2 host.autostart
+    """
+    from tasks.cli import settingup
+    from tasks.cluster.setup import afterboot
+
+    settingup.set_up(op, lambda host: afterboot.step(op.inventory.mount, host), dry_run=dry_run)
+
+
+@vmtask(Hosts.SEVERAL)
+def serial(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
+    """Set up minicom for the consoles on a host's serial lines.
+
+    Writes /etc/minicom/minirc.NAME for each console that hosts.ini has in the group consoles at this host,
+    with its device, speed and parity, and removes those that it has no more. Files that are not vmfab's stay.
+    host.console NAME opens a console then.
+
+    Exit codes: 0 set up and verified, 1 it failed, 2 refused, 3 it cannot be seen whether all is set up.
+
+    Example: fab -H vmhost1 host.serial
+    """
+    from tasks.cli import settingup
+    from tasks.cluster.setup import serial
+
+    settingup.set_up(op, lambda host: serial.step(op.inventory, host), dry_run=dry_run)

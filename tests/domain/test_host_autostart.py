@@ -8,7 +8,8 @@ from itertools import count
 import pytest
 
 from tasks.cluster.setup import afterboot
-from tasks.host import autostart, save_running
+from tasks.host import save_running
+from tasks.hostsetup import autostart
 from tests.domain.desk import Desk, Ended
 from tests.domain.test_move_every_fault import FAULTS
 from tests.sim.cluster import SimCluster

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.host import guard
+from tasks.hostsetup import guard
 from tasks.migrate import migrate
 from tests.domain.desk import Desk
 from tests.sim.cluster import SimCluster

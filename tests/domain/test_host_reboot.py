@@ -9,8 +9,8 @@ import pytest
 
 from tasks.cluster.setup import reboot as rebooting
 from tasks.drain import drain
-from tasks.host import guard
-from tasks.hostsetup import reboot
+from tasks.host import reboot
+from tasks.hostsetup import guard
 from tests.domain.desk import Desk
 from tests.sim import faults
 from tests.sim.cluster import SimCluster

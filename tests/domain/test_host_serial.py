@@ -10,7 +10,8 @@ import pytest
 
 from tasks.cluster.model import Console
 from tasks.cluster.setup import serial as consoles
-from tasks.hostsetup import check, console, serial
+from tasks.host import console
+from tasks.hostsetup import check, serial
 from tests.domain.desk import Desk
 from tests.sim.cluster import SimCluster
 
