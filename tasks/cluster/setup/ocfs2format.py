@@ -49,7 +49,9 @@ def bare_disk(session: Session, ops: HostOps, store: StoreHost) -> Bare:
         )
     names = list(session.inventory.hosts)
     said: Mapping[str, tuple[str, ...] | Silent] = session.each(names, lambda there: _against(there, store))
-    against = [f"{name} does not answer: {found.reason}" for name, found in said.items() if isinstance(found, Silent)]
+    against = [
+        f"{name} does not answer: {found.reason}" for name, found in said.items() if isinstance(found, Silent)
+    ]
     for name, found in said.items():
         if not isinstance(found, Silent):
             against += [f"{name}: {reason}" for reason in found]
