@@ -57,6 +57,7 @@ PACKAGES = (
 MACHINES = (
     Package("mmdebstrap", "/usr/bin/mmdebstrap", "makes the system of the practice machines"),
     Package("qemu-utils", "/usr/bin/qemu-img", "makes the disks of the practice machines"),
+    Package("binutils", "/usr/bin/as", "assembles the guests of the practice machines"),
     Package("e2fsprogs", "/sbin/mke2fs", "makes their file systems"),
     Package("util-linux", "/usr/bin/setpriv", "ends the making of an image with whoever asked for it"),
 )

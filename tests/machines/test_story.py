@@ -11,7 +11,7 @@ import pytest
 
 from tasks.lab.machines.machines import Machines
 from tasks.lab.namespaces import until
-from tests.lab.fab import Fab
+from tests.lab.fab import Done, Fab
 from tests.machines.guests import Guests
 
 ONE, TWO = "vmhost1", "vmhost2"
@@ -32,6 +32,16 @@ sys.stdin.read()
 """
 
 
+def typed(fab: Fab, *words: str, seconds: float = 300.0, refused: int = 2) -> Done:
+    """Type a command, and again what was refused for a machine that was too slow to answer: they emulate."""
+    for _ in range(4):
+        done = fab(*words, seconds=seconds)
+        if done.code != refused or "does not answer" not in done.said:
+            break
+        time.sleep(10)
+    return done
+
+
 def verified(text: str) -> dict[str, str]:
     """The tests of host.verify and how they ended."""
     return dict(re.findall(r"^tests/hosts/(\S+) (PASSED|FAILED|ERROR)", text, re.MULTILINE))
@@ -45,36 +55,51 @@ def restarts(machines: Machines, host: str) -> list[str]:
     ]
 
 
-def await_restart(machines: Machines, host: str, seconds: float = 240.0) -> str:
-    """Wait until a restart script that has begun after a boot has ended; gives its last words."""
+def await_restart(machines: Machines, host: str, boot: int, seconds: float = 240.0) -> str:
+    """Wait until the restart script has ended after so many boots of a set-up host; gives its last words."""
 
-    def ended() -> bool:
-        lines = restarts(machines, host)
-        return bool(lines) and lines[-1].startswith(("done:", "nothing was started"))
+    def ends() -> list[str]:
+        return [
+            line
+            for line in restarts(machines, host)
+            if line.startswith(("done:", "nothing was", "there is no"))
+        ]
 
-    until(ended, seconds, f"the restart script of {host}", 2.0)
-    return restarts(machines, host)[-1]
+    until(lambda: len(ends()) >= boot, seconds, f"the restart script of {host}", 2.0)
+    return ends()[-1]
 
 
 def test_bare_hosts_have_nothing_of_it(fab: Fab) -> None:
-    done = fab("-H", TWO, "host.verify")
+    """Also tests the suite: what is not there is told by one sentence each, and by no error of its own."""
+    done = fab("-H", TWO, "host.verify", seconds=600)
     assert done.code == 1, done.said
     found = verified(done.out)
-    assert len(found) > 40
-    passed = {name for name, how in found.items() if how == "PASSED"}
-    assert passed == set()
+    failed = {name for name, how in found.items() if how == "FAILED"}
+    assert "ERROR" not in found.values()
+    for name, how in found.items():
+        if name.startswith(("test_guard", "test_store", "test_network.py::test_bridge")):
+            assert how == "FAILED", name
+    assert len(re.findall(rf"^{TWO}: ", done.out, re.MULTILINE)) == len(failed)
     assert fab("-H", BOTH, "host.check").code == 1
 
 
+def test_set_up_stops_at_the_new_stores_bare_disk(fab: Fab) -> None:
+    done = fab("-H", BOTH, "host.setup", "--yes", seconds=1500)
+    assert done.code in (1, 2), done.said
+    assert f"fab -H {ONE} host.ocfs2 --format" in done.err
+    done = typed(fab, "-H", ONE, "host.ocfs2", "--format", "--confirm", "vmstorage", "--yes")
+    assert done.code == 0, done.said
+
+
 def test_one_command_sets_them_up(fab: Fab) -> None:
-    done = fab("-H", BOTH, "host.setup", "--yes", seconds=900)
+    done = fab("-H", BOTH, "host.setup", "--yes", seconds=1500)
     assert done.code == 0, done.said
 
 
 def test_the_same_again_changes_nothing(fab: Fab) -> None:
     done = fab("-H", BOTH, "host.setup")
     assert done.code == 0, done.said
-    assert "to be" not in done.out
+    assert done.out == f"{ONE}, {TWO}: set up already, nothing was changed\n"
 
 
 def test_both_ways_of_looking_find_it_good(fab: Fab) -> None:
@@ -105,9 +130,9 @@ def test_vms_are_defined_and_started(machines: Machines, fab: Fab, guests: Guest
         guests.make_disk(name)
         file = folder / f"{name}.xml"
         file.write_text(guests.xml(name), encoding="utf-8")
-        done = fab("-H", host, "vm.define", f"--file={file}", "--yes")
+        done = typed(fab, "-H", host, "vm.define", f"--file={file}", "--yes")
         assert done.code == 0, done.said
-    done = fab("vm.start", "web,db")
+    done = typed(fab, "vm.start", "web,db")
     assert done.code == 0, done.said
     for name in ("web", "db"):
         guests.await_counting(name, boots=1)
@@ -125,33 +150,33 @@ def test_a_start_by_hand_on_the_other_host_is_refused(machines: Machines, guests
 
 
 def test_migrate_and_drain(fab: Fab, guests: Guests) -> None:
-    done = fab("migrate", "web", "--to", TWO, "--yes")
+    done = typed(fab, "migrate", "web", "--to", TWO, "--yes")
     assert done.code == 0, done.said
     guests.await_counting("web", boots=2)
-    done = fab("-H", TWO, "drain", "--yes")
+    done = typed(fab, "-H", TWO, "drain", "--yes")
     assert done.code == 0, done.said
     assert guests.where() == {"web": ONE, "db": ONE}
-    done = fab("-H", TWO, "undrain", "--stay", "--yes")
+    done = typed(fab, "-H", TWO, "undrain", "--stay", "--yes")
     assert done.code == 0, done.said
     guests.check_law({"web": 3, "db": 2})
 
 
 def test_a_reboot_brings_back_its_vms(machines: Machines, fab: Fab, guests: Guests) -> None:
-    refused = fab("-H", ONE, "host.reboot", "--yes")
+    refused = typed(fab, "-H", ONE, "host.reboot", "--yes")
     assert refused.code == 2, refused.said
     assert "drain" in refused.err
     # An operator who types reboot on the host itself: the VMs are shut down, and cron brings them back.
     before = machines.boot_id(ONE)
     machines.run(ONE, "systemctl", "reboot", check=False)
     machines.wait_ssh(ONE, not_boot=before)
-    assert await_restart(machines, ONE).startswith("done: 2 started, 0 ran already, 0 refused, 0 failed")
+    assert await_restart(machines, ONE, 1).startswith("done: 2 started, 0 ran already, 0 refused, 0 failed")
     assert guests.where() == {"web": ONE, "db": ONE}
     for name, boots in {"web": 4, "db": 3}.items():
         guests.await_counting(name, boots)
-    done = fab("-H", TWO, "host.reboot", "--yes", seconds=400)
+    done = typed(fab, "-H", TWO, "host.reboot", "--yes", seconds=400)
     assert done.code == 0, done.said
     guests.check_law({"web": 4, "db": 3})
-    done = fab("-H", BOTH, "host.check")
+    done = typed(fab, "-H", BOTH, "host.check")
     assert done.code == 0, done.said
 
 
@@ -161,9 +186,10 @@ def test_a_host_without_power_is_evacuated(machines: Machines, fab: Fab, guests:
     early = fab(*words)
     assert early.code == 2, early.said
     assert "Missing: its lock is free" in early.out
+    # First the lock is held, then the store stands still while the others replay what it has left.
     end = time.monotonic() + EVICTION
     done = fab(*words)
-    while done.code == 2 and "Missing: its lock is free" in done.out and time.monotonic() < end:
+    while done.code == 2 and "Missing: " in done.out and time.monotonic() < end:
         time.sleep(5)
         done = fab(*words)
     assert done.code == 0, done.said
@@ -175,15 +201,15 @@ def test_a_host_without_power_is_evacuated(machines: Machines, fab: Fab, guests:
 def test_its_return_starts_nothing_a_second_time(machines: Machines, fab: Fab, guests: Guests) -> None:
     machines.power_on(ONE)
     machines.wait_ssh(ONE)
-    assert await_restart(machines, ONE).startswith(
+    assert await_restart(machines, ONE, 2).startswith(
         "done: 0 started, 0 ran already, 0 refused, 0 failed, 2 left off"
     )
     for name in ("web", "db"):
         done = machines.run(ONE, "virsh", "start", name, check=False)
         assert done.returncode != 0
         assert f"is owned by {TWO}" in done.stderr
-    done = fab("-H", ONE, "undrain", "--stay", "--yes")
+    done = typed(fab, "-H", ONE, "undrain", "--stay", "--yes")
     assert done.code == 0, done.said
     guests.check_law({"web": 5, "db": 4})
-    done = fab("audit")
+    done = typed(fab, "audit", refused=3)
     assert done.code == 0, done.said
