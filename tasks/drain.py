@@ -155,10 +155,10 @@ def undrain(
     """Let a host take VMs again, and bring back its own.
 
     Exactly what its drains moved away is moved back by shutdown and start, then the cordon is lifted. A VM
-    that somebody moved or shut down since stays as it is, and is named. --stay only lifts the cordon. The
-    same goes for a host that was evacuated and is back; it also forgets what it ran when it died.
-    When a move fails, the cordon stays, and the same command goes on. A host that is not cordoned has
-    nothing to bring back: exit code 0.
+    that somebody moved or shut down since stays as it is, and is named. --stay only lifts the cordon, also
+    while other hosts do not answer. The same goes for a host that was evacuated and is back; it also forgets
+    what it ran when it died. When a move fails, the cordon stays, and the same command goes on. A host that
+    is not cordoned has nothing to bring back: exit code 0.
 
     Exit codes: 0 done and verified, 1 a move failed, 2 refused, 3 the outcome of a move is unknown,
     130 interrupted.
@@ -177,7 +177,8 @@ def undrain(
     from tasks.cluster.store.sharedstore import store_of
 
     with op.session() as session, ExitStack() as held:
-        snapshot = relocation.observe(session, "an undrain", dry_run=dry_run)
+        needed = op.hosts if stay else None
+        snapshot = relocation.observe(session, "an undrain", dry_run=dry_run, needed=needed)
         present = snapshot.cordons()
         cordoned = [name for name in op.hosts if name in present]
         for name in op.hosts:

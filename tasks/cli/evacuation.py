@@ -83,6 +83,8 @@ def show_plan(op: Operator, todo: Evacuation, pieces: Sequence[Piece], wish: Wis
     if op.output.json:
         op.output.document(document(todo, pieces, None, Refused.code))
     advice = "Nothing was changed." + (" --partial starts the others." if todo.moves else "")
+    if cordoned := [name for name in todo.snapshot.cordons() if name != op.host]:
+        advice += f" Room on a cordoned host: fab -H {','.join(cordoned)} undrain --stay"
     raise Refused(f"Cannot be started elsewhere: {', '.join(stuck)}.", advice)
 
 

@@ -29,10 +29,13 @@ def targets(op: Operator, to: str) -> tuple[str, ...]:
     return tuple(host.name for host in inventories.resolve(op.inventory, [to]))
 
 
-def observe(session: Session, what: str, *, dry_run: bool) -> Snapshot:
-    """The cluster, to plan on. Raises Refused unless every host answered: unknown is not off."""
+def observe(session: Session, what: str, *, dry_run: bool, needed: Collection[str] | None = None) -> Snapshot:
+    """The cluster, to plan on. Raises Refused unless every host answered: unknown is not off.
+
+    `needed` are the hosts that have to answer when nothing is to be started.
+    """
     snapshot = sharedstore.observe(session, dry_run=dry_run)
-    unsure = snapshot.unsure()
+    unsure = [s for s in snapshot.unsure() if needed is None or s.host in needed]
     if unsure:
         who = "; ".join(f"{s.host} does not answer ({s.reason})" for s in unsure)
         raise Refused(f"{who}.", f"It may be running anything, so {what} is refused; nothing was changed.")

@@ -247,6 +247,19 @@ def test_undrain_stay_only_uncordons(sim: SimCluster, desk: Desk) -> None:
         assert "not cordoned" in desk.type(undrain, hosts=["vmhost1"]).out
 
 
+def test_undrain_stay_needs_only_its_own_host(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        sim.add_vm("web", "vmhost1")
+        assert desk.type(drain, hosts=["vmhost1"], yes=True).code == 0
+        sim["vmhost4"].power_off()
+        refused = desk.type(undrain, hosts=["vmhost1"], yes=True)
+        assert (refused.code, "vmhost4 does not answer" in refused.text) == (2, True)
+        lifted = desk.type(undrain, hosts=["vmhost1"], yes=True, stay=True)
+        assert lifted.code == 0, lifted.text
+        sim["vmhost1"].power_off()
+        assert desk.type(undrain, hosts=["vmhost1"], yes=True, stay=True).code == 2
+
+
 def test_undrain_goes_on_after_its_drain_was_killed(sim: SimCluster, desk: Desk) -> None:
     with sim:
         sim.add_vm("web", "vmhost1")

@@ -487,6 +487,22 @@ def test_nothing_starts_once_the_lock_is_lost(sim: SimCluster, desk: Desk) -> No
         assert sim.where(web) == ("vmhost1",)
 
 
+def test_room_on_cordoned_hosts_is_named(sim: SimCluster, desk: Desk) -> None:
+    others = ["vmhost1", "vmhost2", "vmhost4"]
+    with sim:
+        web = sim.add_vm("web", DEAD)
+        SimGuard(sim)
+        assert desk.type(drain, hosts=others, yes=True).code == 0
+        die(sim)
+        refused = type_evacuate(desk)
+        assert refused.code == 2
+        assert "is cordoned" in refused.text
+        assert "fab -H vmhost1,vmhost2,vmhost4 undrain --stay" in refused.text
+        assert desk.type(undrain, hosts=["vmhost2"], yes=True, stay=True).code == 0
+        assert type_evacuate(desk).code == 0
+        assert sim.where(web) == ("vmhost2",)
+
+
 def test_a_journal_that_cannot_be_begun_leaves_nothing_behind(sim: SimCluster, desk: Desk) -> None:
     with sim:
         web = sim.add_vm("web", DEAD)
