@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from xml.etree import ElementTree
 
 import pytest
 
@@ -467,7 +468,7 @@ def test_only_an_announced_arrival_is_one(cluster: HookCluster, one: HookHost, t
     assert "owned by vmhost1" in two.start(xml)
     # Announced too long ago.
     two.call("migrate", xml)
-    note = next(iter(two.sh("ls /run/vmfab/arriving").split()))
+    note = ElementTree.fromstring(xml).findtext("uuid")
     two.sh(
         'cd /run/vmfab/arriving; read -r at rest <"$1" || :; '
         'echo "$(awk "BEGIN {print $at - 16}") $rest" >"$1"',
