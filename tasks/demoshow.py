@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,8 +70,7 @@ class Show:
         self._tell(
             "vmfab empties a host of a VM cluster for maintenance, and never lets a VM run on two hosts at "
             "once: two writers destroy a VM's disk. The demo shows both on a practice cluster on this "
-            "machine. The commands after a $ are really run; they reach the practice cluster through "
-            "'./fab --lab'."
+            "machine. The commands after a $ are really run; --lab aims them at the practice cluster."
         )
         self._install()
         self._bring_up()
@@ -223,9 +223,12 @@ class Show:
 
     def _fab(self, *words: str) -> None:
         """Run fab as an operator does, on our terminal; raises Failed unless it ends with 0."""
-        shown = " ".join(("fab", *words))
-        self._op.say(f"$ {shown}", "bold")
-        code = subcommand.run([str(LAUNCHER), "--lab", *words], self._lab.laptop_environment())
+        # As it can be typed here: vmfab spells the commands that it advises like the one that was given.
+        near = os.path.relpath(LAUNCHER)
+        command = [near if "/" in near else f"./{near}", "--lab", *words]
+        shown = " ".join(command)
+        self._op.say(f"$ {shown}", "bold", as_is=True)
+        code = subcommand.run(command, self._lab.laptop_environment())
         if code:
             raise Failed(f"'{shown}' ended with exit code {code}.")
 
