@@ -17,7 +17,8 @@ from tasks.lab.lab import PROJECT, Lab
 
 def fab(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [PROJECT / "fab", *words],
+        ["./fab", *words],
+        cwd=PROJECT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -72,7 +73,7 @@ def test_status_of_hosts_that_are_off_or_do_not_answer(clean_lab: Lab) -> None:
         (["lab.up", "--hosts", "0"], "fab: --hosts wants a number from 1 to 64, not 0.\n"),
         (["lab.up", "--hosts", "many"], "fab: --hosts wants a number, not 'many'.\n"),
         (["lab.up", "--vms", "-1"], "fab: --vms wants a number from 0 to 1000, not -1.\n"),
-        (["lab.shell"], "fab: The practice cluster is not up.\nType: fab lab.up\n"),
+        (["lab.shell"], "fab: The practice cluster is not up.\nType: ./fab lab.up\n"),
     ],
 )
 def test_a_refusal_is_a_sentence_and_changes_nothing(tmp_path: Path, words: list[str], sentence: str) -> None:
