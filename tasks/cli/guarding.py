@@ -11,6 +11,7 @@ from tasks.cli.text import DRY
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import HostError, Refused, Unknown
+from tasks.cluster.inventory.check import VMHOSTS
 from tasks.cluster.model import Inventory, Silent, Snapshot
 from tasks.cluster.setup import adoption, guard
 from tasks.cluster.setup import steps as hostsetup
@@ -83,7 +84,8 @@ def note_unguarded(op: Operator, snapshot: Snapshot) -> None:
     if names:
         everywhere = len(names) > 1 and len(names) == len(snapshot.hosts)
         op.say(f"! No guard on {'any host' if everywhere else ', '.join(names)}.", "yellow")
-        op.say(f"  A virsh start typed there asks nobody. Install it: fab -H {','.join(names)} host.guard")
+        where = VMHOSTS if everywhere else ",".join(names)
+        op.say(f"  A virsh start typed there asks nobody. To install it:\n    fab -H {where} host.guard")
 
 
 def note_outdated(op: Operator, snapshot: Snapshot) -> None:

@@ -127,7 +127,7 @@ def test_hosts_without_the_guard_or_with_another_are_named() -> None:
     guarding.note_unguarded(operator, snapshot)
     guarding.note_outdated(operator, snapshot)
     assert "! No guard on vmhost3." in out.getvalue()
-    assert "Install it: fab -H vmhost3 host.guard\n" in out.getvalue()
+    assert "To install it:\n    fab -H vmhost3 host.guard\n" in out.getvalue()
     assert "! Another guard than this vmfab's on vmhost2." in out.getvalue()
     assert "or was edited: fab -H vmhost2 host.guard\n" in out.getvalue()
     states = [guard.state_on(facts, inventory) for facts in snapshot.facts()]
