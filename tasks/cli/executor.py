@@ -161,7 +161,11 @@ def spelled_out(words: Sequence[str], tasks: Mapping[str, Task[Any]]) -> list[st
 def _refusing(parse: Callable[[], None]) -> Callable[[], None]:
     def parse_or_refuse() -> None:
         try:
-            parse()
+            try:
+                parse()
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()
         except ParseError as error:
             raise Exit(f"fab: {error}\n{as_typed_here(LISTS)}", 2) from None
         except BrokenPipeError:

@@ -83,8 +83,12 @@ def inode(path: str) -> int:
 
 def started(leader: Leader) -> bool:
     """Tell whether the leader has finished its preparations (it has become tini)."""
+    process = Path(f"/proc/{leader.pid}")
     try:
-        return Path(f"/proc/{leader.pid}/comm").read_text(encoding="utf-8").strip() == "tini"
+        if (process / "comm").read_text(encoding="utf-8").strip() != "tini":
+            return False
+        # A process that becomes another has that one's name a moment before its environment.
+        return bool((process / "environ").read_bytes())
     except OSError:
         return False
 

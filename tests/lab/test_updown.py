@@ -119,7 +119,9 @@ def test_two_labs_live_side_by_side(small: Lab, clean_lab: Lab) -> None:
 def test_a_process_that_only_carries_the_marks_is_left_alone(small: Lab) -> None:
     environment = {**os.environ, **namespaces.marks(small.root, "anchor")}
     with subprocess.Popen(["sleep", "600"], env=environment) as stranger:
-        small.up(hosts=1, vms=0)
-        small.down()
-        assert stranger.poll() is None
-        stranger.kill()
+        try:
+            small.up(hosts=1, vms=0)
+            small.down()
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
