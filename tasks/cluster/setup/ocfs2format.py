@@ -49,7 +49,11 @@ def bare_disk(session: Session, ops: HostOps, store: StoreHost) -> Bare:
         )
     names = list(session.inventory.hosts)
     said: Mapping[str, tuple[str, ...] | Silent] = session.each(names, lambda there: _against(there, store))
-    against = [f"{name} does not answer" for name, found in said.items() if isinstance(found, Silent)]
+    against = [
+        f"{name} could not be asked: {found.reason}"
+        for name, found in said.items()
+        if isinstance(found, Silent)
+    ]
     for name, found in said.items():
         if not isinstance(found, Silent):
             against += [f"{name}: {reason}" for reason in found]
@@ -85,7 +89,7 @@ def _on(ops: HostOps, disk: str) -> tuple[str, ...]:
         raise HostError(ops.host, "file", f"lsblk {disk}: {listed.said}")
     found = list(blockdevices.uses(listed.out))
     # wipefs sees signatures that blkid has no name for, and the other way round.
-    wiped = run(ops, ["wipefs", "-n", "--noheadings", "-o", "TYPE,OFFSET", disk])
+    wiped = run(ops, ["wipefs", "-n", "--noheadings", "-O", "TYPE,OFFSET", disk])
     if wiped.rc != 0:
         raise HostError(ops.host, "file", f"wipefs -n {disk}: {wiped.said}")
     found += [
