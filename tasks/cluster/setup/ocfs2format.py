@@ -111,7 +111,7 @@ def make(session: Session, ops: HostOps, bare: Bare) -> str:
     Raises Failed, or Unknown when it is not known how far it came.
     """
     store, inventory = bare.store, session.inventory
-    words = ["mkfs.ocfs2", "-x", "-N", str(store.slots), "-L", store.file_system]
+    words = ["mkfs.ocfs2", "-q", "-N", str(store.slots), "-L", store.file_system]
     # A large cluster size suits images, and little else.
     words += ["-T", "vmstore"] if store.holds_vms else []
     words += ["--cluster-stack=o2cb", f"--cluster-name={inventory.ocfs2_cluster}", bare.disk]
