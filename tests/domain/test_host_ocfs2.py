@@ -307,7 +307,7 @@ def test_format_makes_the_file_system_and_mounts_it(bare: StorageDesk) -> None:
     assert is_set_up(bare)
     words = " ".join(bare.lun.made_with)
     assert words == (
-        "mkfs.ocfs2 -x -N 8 -L vmstorage -T vmstore --cluster-stack=o2cb --cluster-name=vmfab /dev/sdb"
+        "mkfs.ocfs2 -q -N 8 -L vmstorage -T vmstore --cluster-stack=o2cb --cluster-name=vmfab /dev/sdb"
     )
     made = bare.lun.made_with
     again = bare.type(mount, hosts=[TWO], format=True, confirm="vmstorage", yes=True)
@@ -357,7 +357,7 @@ def test_format_refuses_while_a_host_is_silent(sim: SimCluster, bare: StorageDes
     sim[THREE].cut()
     ended = bare.type(mount, hosts=[ONE], format=True, confirm="vmstorage", yes=True)
     assert ended.code == 2
-    assert "vmhost3 does not answer" in ended.err
+    assert "vmhost3 could not be asked" in ended.err
     assert not bare.lun.made_with
 
 

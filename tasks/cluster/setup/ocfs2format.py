@@ -52,7 +52,7 @@ def bare_disk(session: Session, ops: HostOps, store: StoreHost) -> Bare:
     against = []
     for name, found in said.items():
         if isinstance(found, Silent):
-            against.append(f"{name} does not answer: {found.reason}")
+            against.append(f"{name} could not be asked: {found.reason}")
         else:
             against += [f"{name}: {reason}" for reason in found]
     if against:
@@ -109,7 +109,7 @@ def make(session: Session, ops: HostOps, bare: Bare) -> str:
     Raises Failed, or Unknown when it is not known how far it came.
     """
     store, inventory = bare.store, session.inventory
-    words = ["mkfs.ocfs2", "-x", "-N", str(store.slots), "-L", store.file_system]
+    words = ["mkfs.ocfs2", "-q", "-N", str(store.slots), "-L", store.file_system]
     # A large cluster size suits images, and little else.
     words += ["-T", "vmstore"] if store.holds_vms else []
     words += ["--cluster-stack=o2cb", f"--cluster-name={inventory.ocfs2_cluster}", bare.disk]
