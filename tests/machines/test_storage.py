@@ -8,7 +8,6 @@ import shlex
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from subprocess import PIPE, Popen
 
 import pytest
 
@@ -16,6 +15,7 @@ from tasks.cluster.setup import clusterconf, iscsiadm
 from tasks.cluster.setup.clusterconf import Node
 from tasks.lab.machines.machines import Machines
 from tests.lab.fab import Fab
+from tests.machines.exclusion import tries
 
 ONE, TWO = "vmhost1", "vmhost2"
 BOTH = f"{ONE},{TWO}"
@@ -26,17 +26,6 @@ INSTALL = (
     "apt-get -q update && DEBIAN_FRONTEND=noninteractive "
     "apt-get -qy install --no-install-recommends open-iscsi ocfs2-tools"
 )
-#: Takes an exclusive lock by flock(2), or by fcntl(2) as QEMU does, says whether it got it, and keeps it.
-TRY_LOCK = """
-import fcntl, sys
-file = open(sys.argv[2], "r+b")
-try:
-    {"flock": fcntl.flock, "fcntl": fcntl.lockf}[sys.argv[1]](file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    print("got", flush=True)
-except OSError:
-    print("refused", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +111,7 @@ def test_the_same_again_changes_nothing(hosts: Machines, fab: Fab) -> None:
 
 @pytest.mark.parametrize(("way", "other"), [("flock", "refused"), ("fcntl", "got")])
 def test_only_flock_excludes_across_hosts(hosts: Machines, way: str, other: str) -> None:
-    path = f"/vmstorage/lock-{way}"
-    hosts.run(ONE, "touch", path)
-    words = ["python3", "-c", TRY_LOCK, way, path]
-    with Popen([*hosts.ssh(ONE), shlex.join(words)], stdin=PIPE, stdout=PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "got\n"
-        assert hosts.run(TWO, *words).stdout == f"{other}\n"
-        holder.communicate("")
-    hosts.run(ONE, "rm", path)
+    assert tries(hosts, way, f"/vmstorage/lock-{way}", ONE, TWO) == (other, "got")
 
 
 def test_a_reboot_mounts_it_again(hosts: Machines, fab: Fab) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import shlex
 import time
-from subprocess import PIPE, Popen
 
 import pytest
 
 from tasks.lab.machines.machines import Machines
 from tasks.lab.namespaces import until
 from tests.lab.fab import Done, Fab
+from tests.machines.exclusion import tries
 from tests.machines.guests import Guests
 
 ONE, TWO = "vmhost1", "vmhost2"
@@ -19,17 +18,6 @@ BOTH = f"{ONE},{TWO}"
 LOG = "/vmstorage/restart_running_vms.log"
 #: Seconds in which OCFS2 throws a dead host out, and more on a machine that emulates.
 EVICTION = 240.0
-#: Takes an exclusive lock on a file and says whether it got it: by flock(2), or by fcntl(2) as QEMU does.
-TRY_LOCK = """
-import fcntl, sys
-file = open(sys.argv[2], "r+b")
-try:
-    {"flock": fcntl.flock, "fcntl": fcntl.lockf}[sys.argv[1]](file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    print("got", flush=True)
-except OSError:
-    print("refused", flush=True)
-sys.stdin.read()
-"""
 
 
 def typed(fab: Fab, *words: str, seconds: float = 300.0, refused: int = 2) -> Done:
@@ -112,16 +100,7 @@ def test_both_ways_of_looking_find_it_good(fab: Fab) -> None:
 
 @pytest.mark.parametrize(("way", "other"), [("flock", "refused"), ("fcntl", "got")])
 def test_only_flock_excludes_across_hosts(machines: Machines, way: str, other: str) -> None:
-    path = f"/vmstorage/lock-{way}"
-    machines.run(ONE, "touch", path)
-    words = ["python3", "-c", TRY_LOCK, way, path]
-    with Popen([*machines.ssh(ONE), shlex.join(words)], stdin=PIPE, stdout=PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "got\n"
-        assert machines.run(TWO, *words).stdout == f"{other}\n"
-        holder.communicate("")
-    assert machines.run(TWO, *words).stdout == "got\n"
-    machines.run(ONE, "rm", path)
+    assert tries(machines, way, f"/vmstorage/lock-{way}", ONE, TWO) == (other, "got")
 
 
 def test_vms_are_defined_and_started(machines: Machines, fab: Fab, guests: Guests, tmp_path_factory) -> None:
