@@ -90,17 +90,28 @@ def kernel_packages() -> list[str]:
 
 
 def _initramfs(unpacked: Path) -> bytes:
+    folders = ("bin", "dev", "proc", "sys", "modules")
+    return busybox_initramfs(folders, APPLETS, FILES / "guest-init", modules_of(unpacked, MODULES))
+
+
+def busybox_initramfs(
+    folders: Iterable[str], applets: Iterable[str], init: Path, modules: Iterable[tuple[str, bytes]]
+) -> bytes:
+    """Return an initramfs of this computer's busybox: its applets in bin, `init`, numbered kernel modules.
+
+    Raises LabError when there is no busybox.
+    """
     archive = Cpio()
-    for folder in ("bin", "dev", "proc", "sys", "modules"):
+    for folder in folders:
         archive.add(folder, 0o040755)
     busybox = shutil.which("busybox")
     if busybox is None:
         raise LabError("busybox is not installed.", "Type: apt-get install busybox-static")
     archive.add("bin/busybox", 0o100755, Path(busybox).read_bytes())
-    for applet in APPLETS:
+    for applet in applets:
         archive.add(f"bin/{applet}", 0o120777, b"busybox")
-    archive.add("init", 0o100755, (FILES / "guest-init").read_bytes())
-    for number, (name, data) in enumerate(modules_of(unpacked, MODULES)):
+    archive.add("init", 0o100755, init.read_bytes())
+    for number, (name, data) in enumerate(modules):
         archive.add(f"modules/{number:02}-{name}.ko", 0o100644, data)
     return archive.finish()
 
