@@ -42,12 +42,13 @@ def test_an_unknown_release_is_refused_with_those_that_are_known() -> None:
 def test_the_digest_changes_with_release_and_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recipe.digest(BOOKWORM) == recipe.digest(BOOKWORM) != recipe.digest(TRIXIE)
     before = recipe.digest(BOOKWORM)
+    here = tmp_path / "machines"
     for name in recipe.MAKERS:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes((recipe.HERE / name).read_bytes())
-    monkeypatch.setattr(recipe, "HERE", tmp_path)
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_bytes((recipe.HERE / name).read_bytes())
+    monkeypatch.setattr(recipe, "HERE", here)
     assert recipe.digest(BOOKWORM) == before
-    with (tmp_path / "files/bare").open("a") as file:
+    with (here / "files/bare").open("a") as file:
         file.write("# more\n")
     assert recipe.digest(BOOKWORM) != before
 

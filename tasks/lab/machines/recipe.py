@@ -29,6 +29,7 @@ MAKERS = (
     "build.py",
     "archive.py",
     "initrd.py",
+    "../guestkernel.py",
     "mirrors.py",
     "files/bare",
     "files/machine-init",
