@@ -132,7 +132,7 @@ def findings(
         *(f for host in snapshot.hosts.values() for f in _of_host(host)),
         *_different_stores(snapshot.facts()),
         *_interrupted(snapshot),
-        *_cordoned(cordons),
+        *_cordoned(snapshot, cordons),
     ]
     return tuple(sorted(found, key=lambda f: KINDS.index(f.kind)))
 
@@ -294,16 +294,22 @@ def _interrupted(snapshot: Snapshot) -> list[Finding]:
     ]
 
 
-def _cordoned(cordons: Mapping[str, Cordon]) -> list[Finding]:
+def _cordoned(snapshot: Snapshot, cordons: Mapping[str, Cordon]) -> list[Finding]:
     found = []
     for host, cordon in cordons.items():
         text = f"{host} is cordoned by {cordon.by}" + (f": {cordon.why}" if cordon.why else "")
         advice = f"When it is ready again: fab -H {host} undrain."
         if cordon.why == EVACUATED:
+            facts = snapshot.hosts.get(host)
+            back = f"fab -H {host} undrain brings them back, with --stay they stay."
             text = f"{host} was evacuated by {cordon.by}: its VMs were started elsewhere"
             advice = (
-                f"When it is back: fab -H {host} undrain brings them back, with --stay they stay.\n"
+                f"When it is back: {back}\n"
                 "  If it stays away: take it out of hosts.ini, which is your word that it runs nothing."
             )
+            if isinstance(facts, HostFacts):
+                text = f"{host} was evacuated by {cordon.by} and is back: its VMs were started elsewhere"
+                text += ", it starts none of them" if facts.guarded else ""
+                advice = f"Look at it, then: {back}"
         found.append(Finding("cordoned", text, host, advice=advice, at=cordon.at))
     return found

@@ -9,12 +9,15 @@ import pytest
 
 from tasks.audit import audit
 from tasks.drain import drain, undrain
+from tasks.evacuate import evacuate
 from tasks.migrate import migrate
+from tasks.status import status
 from tasks.vmdefinitions import undefine
 from tests.domain.desk import Desk, Ended
 from tests.sim.cluster import SimCluster
 from tests.sim.domains import Disk
 from tests.sim.faults import fail, kill_laptop, reply_lost, silent
+from tests.sim.guard import SimGuard
 from tests.sim.law import LawBroken
 from tests.sim.scheduler import SimKilled
 
@@ -473,6 +476,44 @@ def test_cordons(sim: SimCluster, desk: Desk) -> None:
         assert found(desk)["evacuated"]["hosts"] == ["vmhost2"]
         sim["vmhost2"].cut()
         assert set(found(desk)) == {"silent", "not-judged"}
+
+
+def test_an_evacuated_host_that_is_back(sim: SimCluster, desk: Desk) -> None:
+    """Its list still names what was taken from it, and its restart script leaves that off: no danger."""
+    with sim:
+        for name in ("web", "db"):
+            sim.add_vm(name, "vmhost3")
+        SimGuard(sim)
+        sim["vmhost3"].power_off()
+        sim.wait(sim.eviction + 10.0)
+        assert desk.type(evacuate, hosts=["vmhost3"], confirm="vmhost3", to="vmhost1").code == 0
+        sim["vmhost3"].power_on()
+        sim.wait(120.0)
+        assert set((sim["vmhost3"].running_vms or "").split()) == {"web", "db"}
+        seen = besides_guards(desk)
+        assert set(seen) == {"evacuated"}
+        assert seen["evacuated"]["vms"] == ["db", "web"]
+        assert "it starts none of them" in seen["evacuated"]["text"]
+        assert "web was taken from it and runs on vmhost1" in seen["evacuated"]["evidence"]
+        assert seen["evacuated"]["advice"][1::2] == [
+            "fab -H vmhost3 undrain",
+            "fab -H vmhost3 undrain --stay",
+        ]
+        told = desk.type(status).out
+        assert "is back: its VMs were started elsewhere, it starts none of them" in told
+        # A list that names others as well is told of these alone.
+        sim.add_vm("mail", "vmhost3", running=False)
+        sim["vmhost3"].running_vms = "web\nmail\ndb\n"
+        assert besides_guards(desk)["running-vms"]["vms"] == ["mail"]
+        sim["vmhost3"].running_vms = "web\ndb\n"
+        assert desk.type(undrain, hosts=["vmhost3"], yes=True, stay=True).code == 0
+        assert besides_guards(desk) == {}
+
+
+def besides_guards(desk: Desk) -> dict[str, Any]:
+    """As `found`; the simulated guard has fewer files than the real one."""
+    told = findings(desk.type(audit, json=True))
+    return {f["kind"]: f for f in told if f["kind"] != "guard-outdated"}
 
 
 def test_a_command_that_was_killed(sim: SimCluster, desk: Desk) -> None:

@@ -77,7 +77,12 @@ def test_fault_13_a_dead_host_is_evacuated_and_its_reboot_starts_none(guarded: F
     for name, host in places.items():
         with pytest.raises(LabError, match=f"is owned by {host}"):
             lab.virsh(THREE, "start", name)
-    assert "vmhost3 was evacuated by" in guarded("status").out
+    told = guarded("status").out
+    assert "vmhost3 was evacuated by" in told
+    assert "is back: its VMs were started elsewhere, it starts none of them" in told
+    audited = {f["kind"]: f for f in guarded("audit", "--json").document["findings"] if THREE in f["hosts"]}
+    assert audited["evacuated"]["vms"] == ["db", "web"]
+    assert "running-vms" not in audited
     back = guarded("-H", THREE, "undrain", "--stay", "--yes")
     assert back.code == 0, back.said
     assert guarded.running_vms(THREE) == []

@@ -349,6 +349,40 @@ def test_an_evacuated_host_is_a_finding_once_it_is_back() -> None:
     assert kinds(away) == ["silent"]
 
 
+def evacuated(*, guarded: bool = True, state: str = "shut off") -> Seen:
+    """vmhost1 is back from its death, and its list still names web."""
+    cordon = Cordon("vmhost1", "ada@laptop", NOW, "evacuated")
+    web = domain("web", state=state)
+    facts = host("vmhost1", web, cordons=(cordon,), running_vms=("web",), guarded=guarded)
+    living = [] if state == "running" else [domain("web")]
+    return seen_of(
+        facts,
+        host("vmhost2", *living, running_vms=tuple(d.vm.name for d in living)),
+        taken={"vmhost1": f"{web.vm.uuid} web\n"},
+        held={"hosts/vmhost1": ""},
+    )
+
+
+def test_what_was_taken_is_not_started_by_a_reboot() -> None:
+    (finding,) = (f for f in judge.findings(evacuated()) if f.vms == ("web",) and "owner" not in f.kind)
+    assert (finding.severity, finding.kind) == ("drift", "evacuated")
+    assert finding.evidence[1:] == (
+        "web was taken from it and runs on vmhost2",
+        "/root/running_vms there names web: left off at a boot, and taken out by undrain",
+    )
+
+
+def test_without_the_guard_what_was_taken_may_start_all_the_same() -> None:
+    found = {f.kind: f for f in judge.findings(evacuated(guarded=False))}
+    assert found["running-vms"].severity == "danger"
+    assert "starts none" not in found["evacuated"].text
+
+
+def test_what_was_taken_and_runs_there_again_would_stay_off_after_a_reboot() -> None:
+    found = {f.kind: f for f in judge.findings(evacuated(state="running"))}
+    assert any("a reboot of vmhost1 would leave web off" in line for line in found["evacuated"].evidence)
+
+
 def test_words() -> None:
     assert fab("vm.start", "-rf", "a b", hosts=["x", "y"]) == "fab -H x,y vm.start --vm=-rf 'a b'"
     assert [listed(names) for names in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]

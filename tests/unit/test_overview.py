@@ -127,6 +127,16 @@ def test_an_evacuated_host_is_told_as_such() -> None:
     (seen,) = found(cordons={"e": Cordon("e", "ada@laptop", 1.0, "evacuated")})
     assert seen.text == "e was evacuated by ada@laptop: its VMs were started elsewhere"
     assert "fab -H e undrain" in seen.advice
+    assert "If it stays away" in seen.advice
+
+
+@pytest.mark.parametrize(
+    ("guarded", "words"), [(True, "elsewhere, it starts none of them"), (False, "elsewhere")]
+)
+def test_an_evacuated_host_that_is_back_is_told_as_such(guarded: bool, words: str) -> None:
+    (seen,) = found(host("e", guarded=guarded), cordons={"e": Cordon("e", "ada@laptop", 1.0, "evacuated")})
+    assert seen.text == f"e was evacuated by ada@laptop and is back: its VMs were started {words}"
+    assert seen.advice == "Look at it, then: fab -H e undrain brings them back, with --stay they stay."
 
 
 TRACES = st.lists(

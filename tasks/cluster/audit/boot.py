@@ -41,8 +41,11 @@ def _running_vms(seen: Seen, facts: HostFacts) -> Iterator[Finding]:
     if facts.running_vms is None and not running:
         return
     noted = facts.running_vms or ()
+    # The restart script leaves these off. An edited or older one may not: then only the guard does.
+    taken = {vm.uuid for vm in seen.taken_from(facts.host)} if facts.guarded else set()
+    left_off = {d.vm.name for d in facts.domains if d.vm.uuid in taken}
     lacks = tuple(name for name in running if name not in noted)
-    extra = tuple(dict.fromkeys(name for name in noted if name not in running))
+    extra = tuple(dict.fromkeys(name for name in noted if name not in running and name not in left_off))
     elsewhere = {
         name: [d.host for d in seen.snapshot.running() if d.vm.name == name and d.host != facts.host]
         for name in extra

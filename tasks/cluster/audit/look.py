@@ -14,7 +14,8 @@ from tasks.cluster.audit import operations
 from tasks.cluster.audit.seen import GuardState, Offset, Seen, Unread
 from tasks.cluster.clock import Clock
 from tasks.cluster.errors import Failed, HostError, Refused
-from tasks.cluster.model import HostFacts, Inventory, Silent, Snapshot
+from tasks.cluster.evacuate import comeback
+from tasks.cluster.model import EVACUATED, HostFacts, Inventory, Silent, Snapshot
 from tasks.cluster.setup import guard
 from tasks.cluster.store import journal
 from tasks.cluster.store.sharedstore import SharedStore
@@ -69,6 +70,8 @@ def look(session: Session, clock: Clock, *, survey: Survey | None = None, vms: C
         searched = lambda: survey  # noqa: E731
     owners = beside(lambda: reading.get("the owner files", lambda: store.read_folder("owners")))
     beacons = beside(lambda: reading.get("the hosts' signs of life", lambda: store.read_folder("hosts")))
+    evacuated = [cordon.host for cordon in snapshot.cordons().values() if cordon.why == EVACUATED]
+    taken = beside(lambda: reading.get("what evacuations took from hosts", lambda: _taken(store, evacuated)))
     journals = reading.get("journals", lambda: _journals(store))
     signs = beacons()
     held = reading.get("locks on the store", lambda: store.held(_locks(journals or {}, signs or {}, vms)))
@@ -82,6 +85,7 @@ def look(session: Session, clock: Clock, *, survey: Survey | None = None, vms: C
         journals=journals,
         beacons=signs,
         held=held,
+        taken=taken(),
         survey=searched(),
         unread=(),
     )
@@ -137,6 +141,10 @@ def _through(snapshot: Snapshot) -> list[str]:
 def _journals(store: SharedStore) -> dict[str, str]:
     texts = store.read_folder(journal.FOLDER)
     return {name.removesuffix(".json"): text for name, text in texts.items() if name.endswith(".json")}
+
+
+def _taken(store: SharedStore, hosts: Collection[str]) -> dict[str, str]:
+    return store.read_folder(comeback.TAKEN) if hosts else {}
 
 
 def _locks(journals: dict[str, str], beacons: dict[str, str], vms: Collection[str]) -> list[str]:

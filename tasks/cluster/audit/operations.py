@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from tasks.cluster.audit.finding import Finding, fab, listed, moment
 from tasks.cluster.audit.seen import Seen
-from tasks.cluster.model import Cordon, HostFacts, Vm, require
+from tasks.cluster.model import EVACUATED, Cordon, HostFacts, Vm, require
+from tasks.cluster.setup.afterboot import RUNNING_VMS
 from tasks.cluster.store import journal
 
 #: Seconds after which a cordon may have been forgotten.
 DAY = 86400.0
-#: The reason in the cordon of a dead host whose VMs were started elsewhere begins so.
-EVACUATED = "evacuat"
 
 
 def findings(seen: Seen) -> Iterator[Finding]:
@@ -48,16 +47,22 @@ def _cordon(seen: Seen, host: str, cordon: Cordon) -> Iterator[Finding]:
                 f"rm {seen.inventory.mount}/.vmfab/cordons/{host}.json",
             ),
         )
-    elif cordon.why.startswith(EVACUATED):
-        if isinstance(seen.snapshot.hosts.get(host), HostFacts):
+    elif cordon.why == EVACUATED:
+        facts = seen.snapshot.hosts[host]
+        if isinstance(facts, HostFacts):
+            taken = seen.taken_from(host)
             yield Finding(
                 "drift",
                 "evacuated",
-                f"{host} was evacuated and is back: its VMs were started elsewhere, it starts none of them.",
+                f"{host} was evacuated and is back: its VMs were started elsewhere"
+                + (", it starts none of them." if facts.guarded else "."),
                 (host,),
-                evidence=(why, *_back_on(seen, host)),
-                advice=(
-                    f"Put right what is said about {host} here, then let it take VMs again:",
+                tuple(vm.name for vm in taken),
+                (why, *_back_on(seen, facts, taken)),
+                (
+                    "Look at it. Then bring its VMs back:",
+                    fab("undrain", hosts=[host]),
+                    "or leave them where they are, and only let it take VMs again:",
                     fab("undrain", hosts=[host], more="--stay"),
                 ),
             )
@@ -72,12 +77,20 @@ def _cordon(seen: Seen, host: str, cordon: Cordon) -> Iterator[Finding]:
         )
 
 
-def _back_on(seen: Seen, host: str) -> Iterator[str]:
-    """Where the VMs are that the host still defines."""
-    facts = seen.snapshot.hosts[host]
-    for d in facts.domains if isinstance(facts, HostFacts) else ():
-        where = [other.host for other in seen.snapshot.where_running(d.vm)]
-        yield f"{d.vm.name} is defined there and {'runs on ' + listed(where) if where else 'off'}"
+def _back_on(seen: Seen, facts: HostFacts, taken: Collection[Vm]) -> Iterator[str]:
+    """Where the VMs are that were taken from the host or that it still defines, and what its list says."""
+    host = facts.host
+    gone = {vm.uuid for vm in taken}
+    for vm in (*taken, *(d.vm for d in facts.domains if d.vm.uuid not in gone)):
+        where = [d.host for d in seen.snapshot.where_running(vm)]
+        nowhere = "runs nowhere that was seen" if seen.unsure() else "is off"
+        state = f"runs on {listed(where)}" if where else nowhere
+        yield f"{vm.name} {'was taken from it' if vm.uuid in gone else 'is defined there'} and {state}"
+        if vm.uuid in gone and host in where:
+            yield f"a reboot of {host} would leave {vm.name} off: it still counts as taken, until undrain"
+    noted = [vm.name for vm in taken if vm.name in (facts.running_vms or ())]
+    if noted and facts.guarded:
+        yield f"{RUNNING_VMS} there names {listed(noted)}: left off at a boot, and taken out by undrain"
 
 
 # -- journals ------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from tasks.cluster import domainxml
 from tasks.cluster.asking.storeimages import Survey
-from tasks.cluster.model import Domain, HostFacts, Inventory, Snapshot
+from tasks.cluster.evacuate import comeback
+from tasks.cluster.model import Domain, HostFacts, Inventory, Snapshot, Vm
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Seen:
 
     Texts of files are by name without their ending; None where the store could not be read. `beacons` are the
     files that the hosts' liveness services lock, `held` the locked ones of those asked about, by path, with
-    their text. `at` is the laptop's time.
+    their text; `taken` the lists of what evacuations took, unless no host is cordoned for one. `at` is the
+    laptop's time.
     """
 
     at: float
@@ -53,12 +55,17 @@ class Seen:
     journals: Mapping[str, str] | None = None
     beacons: Mapping[str, str] | None = None
     held: Mapping[str, str] | None = None
+    taken: Mapping[str, str] | None = None
     survey: Survey | None = None
     unread: tuple[Unread, ...] = ()
 
     def unsure(self) -> frozenset[str]:
         """Hosts whose VMs are not known."""
         return frozenset(host.host for host in self.snapshot.unsure())
+
+    def taken_from(self, host: str) -> tuple[Vm, ...]:
+        """The VMs that were started elsewhere while the host was dead: its restart script leaves them off."""
+        return comeback.read((self.taken or {}).get(host, ""))
 
     def path_of(self, key: str) -> str:
         """How an image is spelled in some definition; the key itself when in none."""

@@ -22,10 +22,15 @@ def line_of(vm: Vm) -> str:
     return f"{vm.uuid} {vm.name}\n"
 
 
+def read(text: str) -> tuple[Vm, ...]:
+    """The VMs in a host's list, each once."""
+    lines = (line.partition(" ") for line in text.splitlines())
+    return tuple(dict.fromkeys(Vm(uuid, name) for uuid, _, name in lines))
+
+
 def taken_from(store: SharedStore, host: str) -> tuple[Vm, ...]:
     """The VMs that evacuations took away from a host. Raises Failed when the store cannot be read."""
-    lines = (store.read(path_of(host)) or "").splitlines()
-    return tuple(dict.fromkeys(Vm(uuid, name) for uuid, _, name in (line.partition(" ") for line in lines)))
+    return read(store.read(path_of(host)) or "")
 
 
 def forget(session: Session, store: SharedStore, snapshot: Snapshot, host: str, vms: Sequence[Vm]) -> None:
