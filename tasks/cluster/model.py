@@ -193,6 +193,11 @@ class Store:
     total_bytes: int = 0
     free_bytes: int = 0
 
+    @property
+    def silent(self) -> bool:
+        """Whether it is mounted and did not answer, not even how large it is."""
+        return self.mounted and bool(self.problem) and not self.total_bytes
+
 
 #: Why a host is cordoned whose VMs were started elsewhere because it was dead.
 EVACUATED = "evacuated"

@@ -137,6 +137,35 @@ def test_14_a_beat_without_the_lock_is_a_sign_of_life(sim: SimCluster, desk: Des
         assert changes(sim) == []
 
 
+def test_13_while_the_store_is_replayed_it_says_to_wait(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        web = sim.add_vm("web", DEAD)
+        SimGuard(sim)
+        die(sim)
+        sim.store.hung = True
+        ended = type_evacuate(desk)
+        assert ended.code == 2
+        assert "vmhost1: /vmstorage hangs (no answer within 3 s); vmhost2: " in ended.out
+        assert "replay what vmhost3 has left" in ended.out
+        assert ended.out.count("wait, and type the same again") == 1
+        assert "in order first" not in ended.out
+        assert changes(sim) == []
+        sim.store.hung = False
+        # It may also stand still between two questions.
+        sim.faults.on(faults.fail("store", "/vmstorage hangs (no answer within 6 s)"), op="store.seize")
+        assert "wait, and type the same again" in type_evacuate(desk).out
+        # What is wrong besides has to be put right all the same.
+        sim["vmhost1"].view.hung = True
+        sim["vmhost2"].cut()
+        both = type_evacuate(desk).out
+        assert "in order first" in both
+        assert "wait, and type the same again" in both
+        sim["vmhost1"].view.hung = False
+        sim["vmhost2"].mend()
+        assert type_evacuate(desk).code == 0
+        assert len(sim.where(web)) == 1
+
+
 # -- the proof -----------------------------------------------------------------------------------------
 
 

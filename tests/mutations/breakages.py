@@ -575,7 +575,7 @@ DEAD_HOSTS = (
         "others-need-not-answer",
         "evacuate does without the hosts that do not answer",
         FENCING,
-        (("    if problems:\n", "    if False:\n"),),
+        (("    if how:\n", "    if False:\n"),),
         EVACUATION,
     ),
     Breakage(

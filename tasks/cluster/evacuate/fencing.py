@@ -77,10 +77,12 @@ class Fence:
 
     def _seize(self, snapshot: Snapshot) -> Piece:
         name = "its lock is free"
-        able = [f.host for f in snapshot.facts() if f.host != self.host and f.store.mounted]
+        able = [f for f in snapshot.facts() if f.host != self.host and f.store.mounted]
         if not able:
             return Piece(name, "no other host has the store", MISSING, "Bring one of the others in order.")
-        keeper = able[0]
+        keeper = next((f.host for f in able if not f.store.silent), "")
+        if not keeper:
+            return Piece(name, "the store answers nobody, so it was not tried", OPEN)
         try:
             with self._session.using(keeper) as ops:
                 text = ops.store_seize(self._path)
@@ -113,7 +115,7 @@ class Fence:
                 "  If it never boots again: make sure that it has no power, take it out of hosts.ini, which\n"
                 "  is your word that it runs nothing, and start its VMs elsewhere: fab -H HOST vm.start NAME",
             )
-        return Piece(name, f"{keeper}: {error.detail}", MISSING, f"Look at the store on {keeper}.")
+        return Piece(name, f"{keeper}: {error.detail}", MISSING, _wait_for_store(host, keeper))
 
     def _listen(self) -> Piece:
         """Watch for a sign of life. Only changes count, so the hosts' clocks need not agree."""
@@ -180,6 +182,14 @@ class Fence:
             return
 
 
+def _wait_for_store(host: str, keeper: str) -> str:
+    """OCFS2 answers nobody until the living hosts have replayed the journal of the dead one."""
+    return (
+        f"While the others replay what {host} has left, the store stands still, a minute or two as a rule: "
+        f"wait, and type the same again.\n  If it stays so, look at the store on {keeper}: findmnt, dmesg."
+    )
+
+
 def silence_of(snapshot: Snapshot, host: str) -> Piece:
     """Whether nothing at all answers at the host's address."""
     name, seen = "it is silent", snapshot.hosts[host]
@@ -198,10 +208,12 @@ def others_of(snapshot: Snapshot, host: str) -> Piece:
     """Whether every other host answers and sees the same store."""
     name = "all others answer"
     unsure = {s.host: f"{s.host} does not ({s.reason})" for s in snapshot.unsure() if s.host != host}
-    problems = list(unsure.values())
+    waits = {f.host: f"{f.host}: {f.store.problem}" for f in snapshot.facts() if f.store.silent}
+    waits.pop(host, None)
+    problems = [text for other, text in unsure.items() if other not in waits]
     stores: dict[str, list[str]] = {}
     for facts in snapshot.facts():
-        if facts.host in unsure or facts.host == host:
+        if facts.host in unsure or facts.host in waits or facts.host == host:
             continue
         if facts.store.mounted and facts.store.store_id:
             stores.setdefault(facts.store.store_id, []).append(facts.host)
@@ -211,8 +223,10 @@ def others_of(snapshot: Snapshot, host: str) -> Piece:
         problems.append(
             "different stores on " + " and on ".join(", ".join(group) for group in stores.values())
         )
-    if problems:
-        return Piece(name, "; ".join(problems), MISSING, "They may run anything: bring them in order first.")
+    how = ["They may run anything: bring them in order first."] if problems else []
+    how += [_wait_for_store(host, next(iter(waits)))] if waits else []
+    if how:
+        return Piece(name, "; ".join([*problems, *waits.values()]), MISSING, "\n  ".join(how))
     if not stores:
         return Piece(name, f"there is none besides {host}", MISSING, f"Boot {host}, and it starts its VMs.")
     return Piece(name, f"{', '.join(*stores.values())}; all see the same store")
