@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tasks.cli import moves
+from tasks.cli import moves, reasons
 from tasks.cli.context import Operator
 from tasks.cli.progress import progress
 from tasks.cli.text import Table
@@ -76,7 +76,7 @@ def show_plan(op: Operator, todo: Evacuation, pieces: Sequence[Piece], wish: Wis
         op.say(f"None of them runs on {', '.join(names)}.")
     for note in todo.notes:
         op.say(note)
-    moves.show_refusals(op, todo.plan.refusals)
+    reasons.show(op, todo.plan.refusals, "moved")
     stuck = sorted({refusal.vm for refusal in todo.plan.refusals})
     if not stuck or (wish.partial and todo.moves):
         return

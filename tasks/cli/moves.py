@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.cli import reasons
 from tasks.cli.context import Operator
 from tasks.cli.text import Table
-from tasks.cluster.model import Move, Outcome, Plan, Refusal
+from tasks.cluster.model import Move, Outcome, Plan
 from tasks.cluster.moving.relocate import Result
 
 #: What the results of `model.Outcome` mean, in an operator's words.
@@ -44,20 +45,7 @@ def show_plan(op: Operator, plan: Plan, title: str) -> None:
         columns = ("VM", "from", "to", "memory", "shutdown within")
         right = frozenset({"memory", "shutdown within"})
         op.output.table(Table(columns, rows, title=title, right=right))
-    show_refusals(op, plan.refusals)
-
-
-def show_refusals(op: Operator, refusals: Sequence[Refusal]) -> None:
-    """Each reason once per VM, with the host it is about and the flag that overrides it."""
-    by_vm: dict[str, list[Refusal]] = {}
-    for refusal in refusals:
-        by_vm.setdefault(refusal.vm, []).append(refusal)
-    for vm, reasons in by_vm.items():
-        op.warn(f"{vm} cannot be moved:")
-        for r in reasons:
-            where = f"{r.host}: " if r.host else ""
-            override = f" (override: {r.flag})" if r.flag else ""
-            op.say(f"  {where}{r.reason}{override}")
+    reasons.show(op, plan.refusals, "moved")
 
 
 def count(vms: int) -> str:

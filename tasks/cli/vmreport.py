@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.cli import reasons
 from tasks.cli.context import Operator
 from tasks.cli.text import Table
 from tasks.cluster.errors import Refused
@@ -39,26 +40,19 @@ def refuse(
     """
     if not refusals:
         return
-    by_vm: dict[str, list[Refusal]] = {}
-    for refusal in refusals:
-        by_vm.setdefault(refusal.vm, []).append(refusal)
     if len(refusals) == 1 and not others:
         (only,) = refusals
         advice = f"{only.flag} overrides this." if only.flag else "Nothing was changed."
         where = f"{only.host}: " if only.host else ""
         _document(op, refusals)
         raise Refused(f"{only.vm} cannot be {verb}: {where}{only.reason.rstrip('.')}.", advice)
-    for vm, reasons in by_vm.items():
-        op.warn(f"{vm} cannot be {verb}:")
-        for r in reasons:
-            where = f"{r.host}: " if r.host else ""
-            override = f" (override: {r.flag})" if r.flag else ""
-            op.say(f"  {where}{r.reason}{override}")
+    reasons.show(op, refusals, verb)
     if partial and others:
         return
     _document(op, refusals)
     advice = "Nothing was changed." + (" --partial goes on with the others." if others else "")
-    raise Refused(f"Cannot be {verb}: {', '.join(by_vm)}.", advice)
+    names = dict.fromkeys(refusal.vm for refusal in refusals)
+    raise Refused(f"Cannot be {verb}: {', '.join(names)}.", advice)
 
 
 def _document(op: Operator, refusals: Sequence[Refusal]) -> None:

@@ -80,6 +80,20 @@ def test_two_hosts_are_no_targets_for_each_other(sim: SimCluster, desk: Desk) ->
         assert {sim.where(vm)[0] for vm in vms} <= {"vmhost3", "vmhost4"}
 
 
+def test_what_several_vms_are_refused_for_is_said_once(sim: SimCluster, desk: Desk) -> None:
+    with sim:
+        for name in ("web", "db"):
+            sim.add_vm(name, "vmhost2")
+        assert desk.type(drain, hosts=["vmhost1"], yes=True).code == 0
+        ended = desk.type(migrate, "web,db", to="vmhost1")
+        assert ended.out == "db, web cannot be moved:\n  vmhost1: is cordoned\n"
+        document = desk.type(migrate, "web,db", to="vmhost1", json=True).document
+        assert [(r["vm"], r["reason"]) for r in document["refusals"]] == [
+            ("db", "is cordoned"),
+            ("web", "is cordoned"),
+        ]
+
+
 def test_to_only_and_exclude(sim: SimCluster, desk: Desk) -> None:
     with sim:
         for name in ("web-1", "web-2", "db", "mail"):
