@@ -209,7 +209,14 @@ def _stop(
         for stop in plan.stops:
             gone = "; it is transient: its definition is gone then" if stop.transient else ""
             op.say(f"{stop.vm.name}: {stop.state} on {stop.host}, to be {done}{gone}")
-        vmreport.refuse(op, plan.refusals, done, partial=partial, others=bool(plan.stops or plan.off))
+        vmreport.refuse(
+            op,
+            plan.refusals,
+            done,
+            partial=partial,
+            others=bool(plan.stops or plan.off),
+            waits_for=[silent.host for silent in snapshot.unsure()],
+        )
         off = [VmResult(v, "", "already", "is off already") for v in plan.off]
         if dry_run:
             planned = [VmResult(s.vm, s.host, "planned") for s in plan.stops]

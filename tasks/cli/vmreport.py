@@ -10,6 +10,7 @@ from tasks.cli.context import Operator
 from tasks.cli.text import Table
 from tasks.cluster.errors import Refused
 from tasks.cluster.model import Refusal, Snapshot
+from tasks.cluster.overview import next_step
 from tasks.cluster.vm.result import GOOD, VmResult
 
 _STYLES: Mapping[str, str] = {
@@ -26,23 +27,32 @@ def count(number: int) -> str:
 
 
 def show_doubts(op: Operator, snapshot: Snapshot) -> None:
-    """Name the hosts whose VMs are not known."""
+    """Name the hosts whose VMs are not known, and what to do about each."""
     for silent in snapshot.unsure():
         op.warn(f"{silent.host} cannot be asked what runs there ({silent.reason}).")
+        op.say(f"  {next_step(snapshot.hosts[silent.host])}")
 
 
 def refuse(
-    op: Operator, refusals: Sequence[Refusal], verb: str, *, partial: bool = False, others: bool = False
+    op: Operator,
+    refusals: Sequence[Refusal],
+    verb: str,
+    *,
+    partial: bool = False,
+    others: bool = False,
+    waits_for: Sequence[str] = (),
 ) -> None:
     """Show every reason; raise Refused unless the others may go on (`partial`) and there are any.
 
-    `verb` completes "cannot be ...", as in "started".
+    `verb` completes "cannot be ...", as in "started"; `waits_for` are hosts that have to answer first.
     """
     if not refusals:
         return
+    waiting = [refusal.host for refusal in refusals if refusal.host in waits_for]
+    again = f" When {', '.join(dict.fromkeys(waiting))} answers, type the same again." if waiting else ""
     if len(refusals) == 1 and not others:
         (only,) = refusals
-        advice = f"{only.flag} overrides this." if only.flag else "Nothing was changed."
+        advice = f"{only.flag} overrides this." if only.flag else f"Nothing was changed.{again}"
         where = f"{only.host}: " if only.host else ""
         _document(op, refusals)
         raise Refused(f"{only.vm} cannot be {verb}: {where}{only.reason.rstrip('.')}.", advice)
@@ -50,7 +60,7 @@ def refuse(
     if partial and others:
         return
     _document(op, refusals)
-    advice = "Nothing was changed." + (" --partial goes on with the others." if others else "")
+    advice = f"Nothing was changed.{' --partial goes on with the others.' if others else ''}{again}"
     names = dict.fromkeys(refusal.vm for refusal in refusals)
     raise Refused(f"Cannot be {verb}: {', '.join(names)}.", advice)
 

@@ -204,6 +204,16 @@ def _images_twice(snapshot: Snapshot) -> list[Finding]:
     return list(found.values())
 
 
+def next_step(host: HostFacts | Silent) -> str:
+    """What to do about a host whose VMs are not known."""
+    if isinstance(host, HostFacts):
+        return f"On {host.host}: systemctl status libvirtd."
+    return host.hint or (
+        f"Look at {host.host} itself; nothing is started anywhere until it answers. "
+        f"If it is dead: fab -H {host.host} evacuate."
+    )
+
+
 def _of_host(host: HostFacts | Silent) -> list[Finding]:
     if isinstance(host, Silent):
         return [
@@ -211,9 +221,7 @@ def _of_host(host: HostFacts | Silent) -> list[Finding]:
                 "silent",
                 f"{host.host} does not answer: {host.reason}. Its VMs are not known.",
                 host.host,
-                advice=host.hint
-                or f"Look at {host.host} itself; nothing is started anywhere until it answers. "
-                f"If it is dead: fab -H {host.host} evacuate.",
+                advice=next_step(host),
             )
         ]
     found = []
@@ -223,7 +231,7 @@ def _of_host(host: HostFacts | Silent) -> list[Finding]:
                 "libvirt",
                 f"{host.host}: {host.libvirt_problem}. Its VMs are not known.",
                 host.host,
-                advice=f"On {host.host}: systemctl status libvirtd.",
+                advice=next_step(host),
             )
         )
     if host.store.problem or not host.store.mounted:

@@ -102,7 +102,14 @@ def test_off_is_not_claimed_while_a_host_is_silent(sim: SimCluster, desk: Desk) 
     with sim:
         sim.add_vm("web", "vmhost1", running=False)
         sim["vmhost4"].cut()
-        refused(desk.type(shutdown, "web"), "vmhost4", "cannot be asked")
+        ended = desk.type(shutdown, "web")
+        refused(ended, "vmhost4", "cannot be asked", "Look at vmhost4 itself", "fab -H vmhost4 evacuate")
+        assert ended.err.endswith("Nothing was changed. When vmhost4 answers, type the same again.\n")
+        several = desk.type(destroy, "web*", yes=True)
+        refused(several, "When vmhost4 answers, type the same again.")
+        sim["vmhost4"].mend()
+        sim["vmhost4"].libvirt_frozen = True
+        refused(desk.type(destroy, "web", yes=True), "On vmhost4: systemctl status libvirtd.")
 
 
 def test_silent_host_does_not_keep_it_running_but_is_told(sim: SimCluster, desk: Desk) -> None:
@@ -112,6 +119,7 @@ def test_silent_host_does_not_keep_it_running_but_is_told(sim: SimCluster, desk:
         ended = desk.type(shutdown, "web")
         assert ended.code == 3
         assert "off on vmhost1, but not proved" in ended.text
+        assert "Look at vmhost4; when it answers, the same again tells" in ended.text
         assert sim.where("web") == ()
 
 
@@ -288,5 +296,6 @@ def test_host_that_falls_silent_before_anything(sim: SimCluster, desk: Desk) -> 
     with sim:
         sim.add_vm("web", "vmhost3")
         sim.faults.on(faults.cut(), op="store.lock")
-        refused(desk.type(shutdown, "web"), "vmhost3 does not answer")
+        ended = desk.type(shutdown, "web")
+        refused(ended, "vmhost3 does not answer", "Look at vmhost3, then type the same again.")
         assert not desk.ops("shutdown")

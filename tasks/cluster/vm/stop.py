@@ -52,9 +52,12 @@ class VmStop:
         try:
             self._hold()
             result, detail = self._act()
-        except (Locked, HostSilent) as error:
-            # A host that falls silent after it was asked for something is waited for, and Unknown at last.
+        except Locked as error:
             result, detail = "left", str(error)
+        except HostSilent as error:
+            # A host that falls silent after it was asked for something is waited for, and Unknown at last.
+            hint = error.hint or f"Nothing was changed. Look at {error.host}, then type the same again."
+            result, detail = "left", f"{error.message} {hint}"
         except Unknown as error:
             result, detail = "unknown", str(error)
         except VmfabError as error:
@@ -132,6 +135,10 @@ def proved(result: VmResult, stop: Stop, verb: Verb, after: Mapping[str, Running
     if trace.evidence:
         return replace(result, result="failed", detail=f"it went off, but at the end: {trace.words()}")
     if trace.silent:
-        detail = f"off on {stop.host}, but not proved to be off everywhere: {trace.words()}"
+        names = ", ".join(silent.host for silent in trace.silent)
+        detail = (
+            f"off on {stop.host}, but not proved to be off everywhere: {trace.words()}. "
+            f"Look at {names}; when it answers, the same again tells whether it is off."
+        )
         return replace(result, result="unknown", detail=detail)
     return result
