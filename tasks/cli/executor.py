@@ -7,6 +7,7 @@ act on aliases of the inventory, plan over all hosts at once and open their conn
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,9 @@ NOT_HERE = {
     "prompt-for-sudo-password": ("--prompt-for-sudo-password", "vmfab uses sudo -n."),
 }
 
+
+#: How Invoke tells that a flag's value is missing.
+_NO_VALUE = re.compile(r"Flag <Argument: ([\w-]+)[^>]*> needed value and was not given one!")
 
 #: What to type where the command line is not understood.
 LISTS = "fab --list shows the tasks, fab --help TASK all of one. Several VMs or hosts: one word, with commas."
@@ -120,11 +124,24 @@ def install() -> None:
     program.executor_class = VmExecutor
     program.parse_tasks = _refusing(_spelled_out(program, program.parse_tasks))
     program.parse_cleanup = _refusing(program.parse_cleanup)
+    program.print_task_help = _with_values(program, program.print_task_help)
     program.no_tasks_given = _no_task
 
 
 def _no_task() -> None:
     raise Exit(f"fab: No task is given.\n{as_typed_here(LISTS)}", 2)
+
+
+def _with_values(program: Any, tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Let help show that repeatable flags take a value: Invoke shows it of text and numbers only."""
+
+    def tell_with_values(name: str) -> None:
+        for argument in program.parser.contexts[name].args.values():
+            if argument.kind is list:
+                argument.kind = str  # nothing is parsed any more
+        tell(name)
+
+    return tell_with_values
 
 
 def _spelled_out(program: Any, parse: Callable[[], None]) -> Callable[[], None]:
@@ -167,7 +184,8 @@ def _refusing(parse: Callable[[], None]) -> Callable[[], None]:
                 if sys.stdout is not None:
                     sys.stdout.flush()
         except ParseError as error:
-            raise Exit(f"fab: {error}\n{as_typed_here(LISTS)}", 2) from None
+            told = _NO_VALUE.sub(r"--\1 needs a value.", str(error))
+            raise Exit(f"fab: {told}\n{as_typed_here(LISTS)}", 2) from None
         except BrokenPipeError:
             # fab --list | head: it has what it wanted. Python would flush once more and complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

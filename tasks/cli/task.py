@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
-from invoke import Task
+from invoke import Argument, Task
 from invoke.exceptions import Exit
 
 from tasks.cli import flags
@@ -76,6 +76,14 @@ class VmTask(Task):  # type: ignore[type-arg]
         if options.get("kind") in (int, float):
             options["kind"] = str
         return options
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """A repeatable flag without its value is a mistake; to Invoke it would be one that was not given."""
+        arguments: list[Argument] = super().get_arguments(ignore_unknown_help)
+        for argument in arguments:
+            if argument.kind is list:
+                argument.raw_value = None
+        return arguments
 
     def takes_a_value(self, flag: str) -> bool:
         """Whether a word that follows this flag (`--limit`) belongs to it."""

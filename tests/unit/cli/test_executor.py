@@ -151,6 +151,9 @@ def test_a_list_whose_reader_ends_early_is_no_fault(fab: Fab, words: list[str]) 
         (["cluster", "x", "--", "y"], "--vm=NAME"),
         (["-H", "a", "several", "--parallel=0"], "--parallel wants a whole number"),
         (["-H", "a", "several", "--timeout=soon"], "--timeout wants a number of seconds"),
+        (["-H", "a", "several", "--only"], "--only needs a value."),
+        (["-H", "a", "several", "--only", "--parallel", "2"], "--only needs a value."),
+        (["-H", "a", "several", "--parallel"], "--parallel needs a value."),
         (["cluster"], "'vm'"),
         (["no-such-task"], "no-such-task"),
         (["cluster", "x", "--no-such-flag"], "no-such-flag"),
@@ -238,6 +241,7 @@ def test_help_tells_flags_alike_and_no_one_letter_ones(fab: Fab) -> None:
     done = fab("--help", "several")
     assert "At most so many VMs at once" in done.stdout
     assert "--parallel=STRING" in done.stdout
+    assert "--only=STRING" in done.stdout
     assert "-p" not in done.stdout.replace("--parallel", "")
 
 
