@@ -8,6 +8,7 @@ from typing import Any
 from tasks.cli import reasons
 from tasks.cli.context import Operator
 from tasks.cli.text import Table
+from tasks.cluster.errors import Refused
 from tasks.cluster.model import Move, Outcome, Plan
 from tasks.cluster.moving.relocate import Result
 
@@ -54,8 +55,14 @@ def count(vms: int) -> str:
 
 
 def patterns(given: Sequence[str] | None) -> tuple[str, ...]:
-    """The names and patterns of a flag that may be repeated and holds several with commas."""
-    return tuple(part.strip() for text in given or () for part in text.split(",") if part.strip())
+    """The names and patterns of a flag that may be repeated and holds several with commas.
+
+    Raises Refused when it was given and names nothing: that must not mean all VMs.
+    """
+    found = tuple(part.strip() for text in given or () for part in text.split(",") if part.strip())
+    if given and not found:
+        raise Refused("--only and --exclude want names of VMs or patterns, not nothing.")
+    return found
 
 
 def show_result(op: Operator, result: Result) -> None:

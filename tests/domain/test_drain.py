@@ -107,6 +107,19 @@ def test_to_only_and_exclude(sim: SimCluster, desk: Desk) -> None:
         assert sim.where("web-2") == sim.where("mail") == ("vmhost1",)
 
 
+@pytest.mark.parametrize("flag", ["only", "exclude"])
+@pytest.mark.parametrize("given", ["", " , "])
+def test_a_choice_of_nothing_is_not_a_choice_of_all(
+    sim: SimCluster, desk: Desk, flag: str, given: str
+) -> None:
+    with sim:
+        sim.add_vm("web", "vmhost1")
+        ended = desk.type(drain, hosts=["vmhost1"], yes=True, **{flag: [given]})
+        assert ended.code == 2
+        assert "--only and --exclude want names" in ended.err
+        assert changes(sim) == []
+
+
 @pytest.mark.parametrize("task", [drain, undrain, migrate])
 def test_dry_run_changes_nothing(sim: SimCluster, desk: Desk, task: Any) -> None:
     with sim:
