@@ -100,19 +100,21 @@ def _advice(
     exact: Sequence[str], snapshot: Snapshot, candidates: Iterable[Vm], hosts: Sequence[str], *, running: bool
 ) -> str:
     """What else may explain that nothing was found; the likeliest first."""
+    names = [vm.name for vm in candidates]
+    close = [nearest(part, names) for part in exact] if len(exact) > 1 else near("".join(exact), names, 3)
+    meant = " or ".join(named(name) for name in dict.fromkeys(close) if name)
+    rather = f"Did you mean {meant}?" if meant else ""
     unsure = [s.host for s in snapshot.unsure() if not hosts or s.host in hosts]
     if unsure:
-        return f"It may be on {', '.join(unsure)}, whose VMs are not known now: see fab status."
+        may = f"It may be on {', '.join(unsure)}, whose VMs are not known now: see fab status."
+        return f"{rather} {may}".strip()
     elsewhere = [d for d in snapshot.domains() if d.vm.name in exact]
     on = sorted({d.host for d in elsewhere if d.running})
     if hosts and on:
         return f"It runs on {', '.join(on)}."
     if running and elsewhere:
         return f"It is off, defined on {', '.join(sorted({d.host for d in elsewhere}))}."
-    names = [vm.name for vm in candidates]
-    close = [nearest(part, names) for part in exact] if len(exact) > 1 else near("".join(exact), names, 3)
-    meant = " or ".join(named(name) for name in dict.fromkeys(close) if name)
-    return f"Did you mean {meant}?" if meant else "fab status shows the VMs."
+    return rather or "fab status shows the VMs."
 
 
 def _refuse_ambiguous(chosen: Sequence[Vm], snapshot: Snapshot) -> None:

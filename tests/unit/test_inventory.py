@@ -516,6 +516,10 @@ KNOWN = "Hosts: vmhost1, vmhost2, vmhost3. Groups: all, vmhosts, racks, rack_a."
             ["vmhots1"],
             f"'vmhots1' is not in the inventory. Did you mean vmhost1 or vmhost3 or vmhost2? {KNOWN}",
         ),
+        (
+            ["VMHOST-1"],
+            f"'VMHOST-1' is not in the inventory. Did you mean vmhost1 or vmhost3 or vmhost2? {KNOWN}",
+        ),
         (["x", "vmhost1"], f"'x' is not in the inventory. {KNOWN}"),
         (["x", "y"], f"'x' and 'y' are not in the inventory. {KNOWN}"),
         (

@@ -344,7 +344,9 @@ def test_cordons_of_the_snapshot_count_unless_others_are_given() -> None:
 def test_only_and_exclude(only: tuple[str, ...], exclude: tuple[str, ...], moved: set[str]) -> None:
     plan = plan_drain(everyday(), inventory("a", "b", "c"), ["a"], only=only, exclude=exclude)
     assert targets(plan.moves).keys() == moved
-    mistyped = [Refusal("we", "", "no host defines a VM of this name")] if "we" in only else []
+    mistyped = (
+        [Refusal("we", "", "no host defines a VM of this name; did you mean web?")] if "we" in only else []
+    )
     assert list(plan.refusals) == mistyped
 
 

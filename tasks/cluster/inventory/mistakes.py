@@ -66,5 +66,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def near(name: str, known: Iterable[str], most: int) -> list[str]:
-    """The known names most like `name`, the likeliest first."""
-    return difflib.get_close_matches(name[:100], list(known), n=most)
+    """The known names most like `name`, the likeliest first; capital letters or not makes no difference."""
+    spelled: dict[str, list[str]] = {}
+    for one in known:
+        spelled.setdefault(one.lower(), []).append(one)
+    close = difflib.get_close_matches(name[:100].lower(), list(spelled), n=most)
+    return [one for lowered in close for one in spelled[lowered]][:most]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tasks.cluster.inventory.mistakes import nearest
 from tasks.cluster.model import Domain, Inventory, Move, Plan, Refusal, Snapshot, Vm
 from tasks.cluster.planning.census import ApartRules, Census, named
 from tasks.cluster.planning.eligibility import refusals_for_vm
@@ -116,6 +117,10 @@ def recheck(
     need = planner.needs_from([vm], (move.target,))[domain]
     found = refusals_for_vm(planner.census, vm, planner.terms.overrides)
     return tuple(dict.fromkeys((*found, *planner.against(vm, need, move.target, planner.rooms()))))
+
+
+def _or_rather(near: str) -> str:
+    return f"; did you mean {near}?" if near else ""
 
 
 def _chosen(name: str, only: Collection[str], exclude: Collection[str]) -> bool:
@@ -232,7 +237,7 @@ class _Planner:
         """Names and patterns that mean no VM of the cluster."""
         names = {d.vm.name for d in self.snapshot.domains()}
         return [
-            Refusal(pattern, "", "no host defines a VM of this name")
+            Refusal(pattern, "", "no host defines a VM of this name" + _or_rather(nearest(pattern, names)))
             for pattern in sorted({p for group in patterns for p in group})
             if pattern not in names and not any(named(n, (pattern,)) for n in names)
         ]

@@ -74,6 +74,13 @@ def test_web_is_not_web_01() -> None:
     assert refused.value.hint == "Did you mean web-01?"
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("WEB", "Web or web"), ("Mial", "mail"), ("nothing", "")])
+def test_a_name_in_the_wrong_case_or_mistyped_is_guessed(typed: str, meant: str) -> None:
+    with pytest.raises(Refused, match=f"No VM called {typed} is there") as refused:
+        select(cluster("Web", "web", "mail"), typed)
+    assert refused.value.hint == (f"Did you mean {meant}?" if meant else "fab status shows the VMs.")
+
+
 def test_everything_wrong_is_told_at_once() -> None:
     with pytest.raises(Refused) as refused:
         select(cluster("web"), "wbe,x*,web")
@@ -85,6 +92,9 @@ def test_a_silent_host_may_have_it() -> None:
     with pytest.raises(Refused) as refused:
         select(cluster("web", silent="vmhost3"), "db")
     assert "vmhost3" in refused.value.hint
+    with pytest.raises(Refused) as refused:
+        select(cluster("web", silent="vmhost3"), "WEB")
+    assert refused.value.hint.startswith("Did you mean web? It may be on vmhost3, ")
 
 
 def test_only_running_ones_and_only_these_hosts() -> None:
