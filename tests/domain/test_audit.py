@@ -25,16 +25,6 @@ ALL = ("vmhost1", "vmhost2", "vmhost3", "vmhost4")
 READS = ("clock", "observe", "store.read_dir", "store.held", "store.images")
 
 
-@pytest.fixture
-def sim() -> SimCluster:
-    return SimCluster()
-
-
-@pytest.fixture
-def desk(sim: SimCluster) -> Desk:
-    return Desk(sim)
-
-
 def findings(ended: Ended) -> list[dict[str, Any]]:
     """All but that hosts lack the guard: what is said of it is a subject of tests/lab."""
     document = ended.document

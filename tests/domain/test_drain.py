@@ -16,16 +16,6 @@ from tests.sim.domains import Disk
 from tests.sim.guests import Behaviour
 
 
-@pytest.fixture
-def sim() -> SimCluster:
-    return SimCluster()
-
-
-@pytest.fixture
-def desk(sim: SimCluster) -> Desk:
-    return Desk(sim)
-
-
 def results(ended: Ended) -> dict[str, str]:
     return {o["vm"]: o["result"] for o in ended.document["outcomes"]}
 

@@ -23,16 +23,6 @@ READS = frozenset(
 )
 
 
-@pytest.fixture
-def sim() -> SimCluster:
-    return SimCluster()
-
-
-@pytest.fixture
-def desk(sim: SimCluster) -> Desk:
-    return Desk(sim)
-
-
 def type_evacuate(desk: Desk, confirm: str = DEAD, host: str = DEAD, **more: object) -> Ended:
     return desk.type(evacuate, hosts=[host], confirm=confirm, **more)  # type: ignore[arg-type]
 

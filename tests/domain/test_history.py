@@ -29,11 +29,6 @@ def sim() -> SimCluster:
     return SimCluster(("vmhost1", "vmhost2", "vmhost3"))
 
 
-@pytest.fixture
-def desk(sim: SimCluster) -> Desk:
-    return Desk(sim)
-
-
 def entries(desk: Desk, *args: str, **more: Any) -> list[dict[str, Any]]:
     ended = desk.type(history, *args, json=True, **more)
     assert ended.code == 0, ended.text

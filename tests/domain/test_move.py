@@ -13,11 +13,6 @@ from tests.sim.cluster import SimCluster
 from tests.sim.guests import Behaviour
 
 
-@pytest.fixture
-def sim() -> SimCluster:
-    return SimCluster()
-
-
 def move_web(sim: SimCluster, vm: Vm, **options: object) -> Outcome:
     with sim.session() as session:
         return run_move(sim, session, move_of(vm), **options)  # type: ignore[arg-type]

@@ -35,11 +35,6 @@ def sim() -> SimCluster:
     return SimCluster(HOSTS)
 
 
-@pytest.fixture
-def desk(sim: SimCluster) -> Desk:
-    return Desk(sim)
-
-
 def killed(desk: Desk, task: Any, *args: Any, **more: Any) -> bool:
     """Type a task on a laptop of its own that a fault may kill; whether it was."""
     laptop = more.pop("laptop", None) or desk.sim.another_laptop(f"laptop {len(desk.sim.calls)}")

@@ -20,16 +20,6 @@ OTHER = "0badcafe-0000-4000-8000-000000000002"
 
 
 @pytest.fixture
-def sim() -> SimCluster:
-    return SimCluster()
-
-
-@pytest.fixture
-def desk(sim: SimCluster) -> Desk:
-    return Desk(sim)
-
-
-@pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "vm.xml"
 

@@ -11,16 +11,6 @@ from tests.sim.domains import Disk
 from tests.sim.law import LawBroken
 
 
-@pytest.fixture
-def sim() -> SimCluster:
-    return SimCluster()
-
-
-@pytest.fixture
-def desk(sim: SimCluster) -> Desk:
-    return Desk(sim)
-
-
 def rows(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if line][1:]
 

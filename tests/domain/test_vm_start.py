@@ -12,16 +12,6 @@ from tests.sim.domains import Disk
 from tests.sim.guests import Behaviour
 
 
-@pytest.fixture
-def sim() -> SimCluster:
-    return SimCluster()
-
-
-@pytest.fixture
-def desk(sim: SimCluster) -> Desk:
-    return Desk(sim)
-
-
 def refused(ended: Ended, *words: str) -> None:
     assert ended.code == 2, ended
     for word in words:

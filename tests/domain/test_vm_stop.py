@@ -13,16 +13,6 @@ from tests.sim.guests import Behaviour
 from tests.sim.law import LawBroken
 
 
-@pytest.fixture
-def sim() -> SimCluster:
-    return SimCluster()
-
-
-@pytest.fixture
-def desk(sim: SimCluster) -> Desk:
-    return Desk(sim)
-
-
 def refused(ended: Ended, *words: str) -> None:
     assert ended.code == 2, ended
     for word in words:

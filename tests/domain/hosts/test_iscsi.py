@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -20,12 +19,6 @@ from tests.sim.storage import Lun, Target
 
 SECRET = "Sesam-0pen!#x"
 RECORD = iscsiadm.Record(IQN, "192.168.0.10", 3260, 1, iscsi.IFACE)
-
-
-@pytest.fixture
-def sim() -> Iterator[SimCluster]:
-    with SimCluster((ONE, TWO, THREE)) as made:
-        yield made
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tasks.hostsetup import guard
@@ -13,12 +11,6 @@ from tests.sim.cluster import SimCluster
 from tests.sim.errors import VirshError
 
 HOSTS = ("vmhost1", "vmhost2", "vmhost3")
-
-
-@pytest.fixture
-def sim() -> Iterator[SimCluster]:
-    with SimCluster(HOSTS) as made:
-        yield made
 
 
 def owners(sim: SimCluster) -> list[str]:

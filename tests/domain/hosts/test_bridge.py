@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 
@@ -23,16 +22,10 @@ CLOUD = "/etc/netplan/50-cloud-init.yaml"
 
 
 @pytest.fixture
-def sim() -> Iterator[SimCluster]:
-    with SimCluster((ONE, TWO, THREE)) as made:
-        for host in made.hosts.values():
-            host.lan.unbridge()
-        yield made
-
-
-@pytest.fixture
-def desk(sim: SimCluster) -> Desk:
-    return Desk(sim)
+def sim(sim: SimCluster) -> SimCluster:
+    for host in sim.hosts.values():
+        host.lan.unbridge()
+    return sim
 
 
 def wish(desk: Desk, host: str, **variables: str) -> None:

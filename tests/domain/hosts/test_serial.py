@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,12 +17,6 @@ from tests.sim.cluster import SimCluster
 ONE, TWO = "vmhost1", "vmhost2"
 RAID = Console("raid", ONE)
 SWITCH = Console("switch", ONE, "/dev/ttyUSB0", 9600, "even")
-
-
-@pytest.fixture
-def sim() -> Iterator[SimCluster]:
-    with SimCluster((ONE, TWO)) as made:
-        yield made
 
 
 @pytest.fixture

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-
-import pytest
 
 from tasks.cluster.setup import reboot as rebooting
 from tasks.drain import drain
@@ -16,17 +13,6 @@ from tests.sim import faults
 from tests.sim.cluster import SimCluster
 
 ONE, TWO = "vmhost1", "vmhost2"
-
-
-@pytest.fixture
-def sim() -> Iterator[SimCluster]:
-    with SimCluster((ONE, TWO)) as made:
-        yield made
-
-
-@pytest.fixture
-def desk(sim: SimCluster) -> Desk:
-    return Desk(sim)
 
 
 def asked(desk: Desk) -> int:

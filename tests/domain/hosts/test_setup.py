@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import count
 
 import pytest
@@ -18,17 +17,6 @@ from tests.sim.scheduler import SimKilled
 
 ONE, TWO, THREE = "vmhost1", "vmhost2", "vmhost3"
 NAMES = [package.name for package in releases.packages(releases.RELEASES[0])]
-
-
-@pytest.fixture
-def sim() -> Iterator[SimCluster]:
-    with SimCluster((ONE, TWO, THREE)) as made:
-        yield made
-
-
-@pytest.fixture
-def desk(sim: SimCluster) -> Desk:
-    return Desk(sim)
 
 
 def apt(sim: SimCluster, host: str = ONE) -> Apt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 
@@ -20,12 +19,6 @@ from tests.sim.scheduler import SimKilled
 from tests.sim.storage import Lun, Target
 
 LINE = "LABEL=vmstorage /vmstorage ocfs2 _netdev,noatime,x-systemd.requires=o2cb.service 0 0\n"
-
-
-@pytest.fixture
-def sim() -> Iterator[SimCluster]:
-    with SimCluster((ONE, TWO, THREE)) as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Hosts are set up, guarded and rebooted on the simulated cluster."""
