@@ -103,6 +103,18 @@ def test_a_host_that_joins_is_told_to_the_others_while_they_run(desk: StorageDes
     assert "to be" not in desk.type(mount, hosts=[ONE, TWO, THREE]).out
 
 
+def test_a_member_learns_of_a_node_that_the_others_have_while_it_runs(desk: StorageDesk) -> None:
+    hosts = desk.inventory["hosts"]
+    desk.inventory["hosts"] = {name: hosts[name] for name in (ONE, TWO)}
+    assert desk.type(mount, hosts=[ONE, TWO], yes=True).code == 0
+    desk.at(TWO).files[clusterconf.PATH] = (without(), 0o644)
+    ended = desk.type(mount, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+    for name in (ONE, TWO):
+        assert desk.at(name).nodes == {ONE, TWO, THREE}
+        assert conf(desk, name) == without()
+
+
 def test_a_silent_node_stops_a_join_that_it_would_have_to_hear_of(sim: SimCluster, desk: StorageDesk) -> None:
     hosts = desk.inventory["hosts"]
     desk.inventory["hosts"] = {name: hosts[name] for name in (ONE, TWO)}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Failed, HostError, Refused
-from tasks.cluster.model import Inventory, StoreHost
+from tasks.cluster.model import StoreHost
 from tasks.cluster.setup import blockdevices, clusterconf, fstab, iscsi, neighbours, templates
 from tasks.cluster.setup.blockdevices import FileSystem
 from tasks.cluster.setup.clusterconf import Member, Node
@@ -65,7 +65,7 @@ def cluster_step(session: Session, host: str) -> Step:
         OthersKnow(session, host),
         SameSettings(session, host),
         OwnFile(neighbours.DEFAULTS, defaults, 0o644),
-        Online(inventory),
+        Online(session),
         NoKiller(),
         OwnFile(SYSCTL, sysctl, 0o644),
         ComesBackFromPanic(),
@@ -228,24 +228,24 @@ class SameSettings:
 
 @dataclass(frozen=True, slots=True)
 class Online:
-    """The cluster is online, with all its nodes, and comes online at each boot."""
+    """The cluster is online, with all nodes that its cluster.conf will have, also after each boot."""
 
-    inventory: Inventory = field(repr=False)
+    session: Session = field(repr=False)
 
     def look(self, ops: HostOps) -> Finding:
-        cluster = self.inventory.ocfs2_cluster
+        cluster, threshold = self.session.inventory.ocfs2_cluster, self.session.inventory.ocfs2_threshold
+        text, _ = agreed(self.session, ops)
         mine = neighbours.look(ops, cluster)
         enabled = unit(ops, "is-enabled", O2CB) in ("enabled", "generated")
-        text = mine.cluster_conf or ""
-        complete = mine.nodes is not None and bool(text) and _names(text) <= mine.nodes
-        right = mine.threshold == self.inventory.ocfs2_threshold
+        complete = mine.nodes is not None and _names(text) <= mine.nodes
+        right = mine.threshold == threshold
         if enabled and complete and right:
             return AlreadySo(O2CB, f"has the cluster {cluster} online, with {len(mine.nodes or ())} nodes")
 
         def start(ops: HostOps) -> str:
             systemctl(ops, "enable", O2CB)
             now = neighbours.look(ops, cluster)
-            if now.nodes is None or now.threshold != self.inventory.ocfs2_threshold:
+            if now.nodes is None or now.threshold != threshold:
                 # Nothing is mounted then, or SameSettings would have refused.
                 systemctl(ops, "restart", O2CB)
                 now = neighbours.look(ops, cluster)
