@@ -17,6 +17,9 @@ from tasks.cluster.setup.iscsi import NoStores, require_address, systemctl, unit
 from tasks.cluster.setup.neighbours import Neighbour
 from tasks.cluster.setup.steps import AlreadySo, Change, Finding, Lacking, OwnFile, Step, Wish, diff, run
 
+#: The step, and what makes a store's file system.
+NAME = "ocfs2"
+FORMAT = f"{NAME} --format"
 O2CB = "o2cb.service"
 #: Mounts at boot as fstab does, and at its end kills whatever uses an OCFS2, guests too.
 KILLER = "ocfs2.service"
@@ -40,10 +43,10 @@ def step(session: Session, host: str) -> Step:
     """What `host.ocfs2` sets up on a host. Asks nobody; raises Refused for settings that make no sense."""
     inventory = session.inventory
     if not inventory.stores:
-        return Step("ocfs2", (NoStores(),))
+        return Step(NAME, (NoStores(),))
     stores = tuple(inventory.stores.values())
     mounts = [StoreMounted(session, host, store) for store in stores]
-    return Step("ocfs2", (*cluster_step(session, host).wishes, InFstab(stores), *mounts))
+    return Step(NAME, (*cluster_step(session, host).wishes, InFstab(stores), *mounts))
 
 
 def cluster_step(session: Session, host: str) -> Step:
@@ -71,7 +74,7 @@ def cluster_step(session: Session, host: str) -> Step:
         ComesBackFromPanic(),
         DropIn("libvirt-guests.service", DROP_IN, templates.render("libvirt-guests.dropin.j2")),
     )
-    return Step("ocfs2", wishes)
+    return Step(NAME, wishes)
 
 
 # -- the cluster ---------------------------------------------------------------------------------------------
@@ -424,11 +427,22 @@ def _reaches(ops: HostOps, address: str) -> bool:
     return run(ops, ["timeout", "5", "bash", "-c", script]).rc == 0
 
 
+class Unformatted(Lacking):
+    """No device of the host has a store's label."""
+
+    def __init__(self, host: str, lacks: str, store: StoreHost) -> None:
+        super().__init__(host, lacks, by=FORMAT)
+        self.hint = (
+            f"For a new store: fab -H {host} host.{FORMAT}. If it has another label, write"
+            f" vmfab_label=LABEL at {store.name} in hosts.ini."
+        )
+
+
 def store_device(ops: HostOps, store: StoreHost) -> FileSystem:
     """The device with the store's file system, found by its label.
 
-    Raises Lacking while the host has no session with the store, Refused when there is no such device, more
-    than one, or it has something else on it.
+    Raises Lacking while the host has no session with the store, Unformatted when there is no such device,
+    Refused when there are several, or it has something else on it.
     """
     label = store.file_system
     found = labelled(ops, label)
@@ -442,11 +456,7 @@ def store_device(ops: HostOps, store: StoreHost) -> FileSystem:
     if not found:
         disks = disks_of(ops, store)
         named = f", which is to be on {', '.join(disks)}" if disks else ""
-        raise Refused(
-            f"{ops.host} has no file system with the label {label}{named}.",
-            f"For a new store: fab -H {ops.host} host.ocfs2 --format. If it has another label, write"
-            f" vmfab_label=LABEL at {store.name} in hosts.ini.",
-        )
+        raise Unformatted(ops.host, f"has no file system with the label {label}{named}", store)
     (one,) = found
     if one.kind != "ocfs2":
         raise Refused(
