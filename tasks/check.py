@@ -20,37 +20,40 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 BIN = Path(sys.prefix) / "bin"
 
-# Bytes that the practice cluster of one process takes at most, and how many processes are enough.
+# Bytes that the practice cluster of one process takes at most, and the machines; how many processes suffice.
 CLUSTER_NEEDS = 3 << 30
+MACHINES_NEED = 5 << 30
 MOST_WORKERS = 4
 
 # Benchmarks are measured, never passed or failed; hosts are looked at only when they are named (host.verify).
 NOT_TESTS = {"bench", "hosts"}
-# The slow ones. In this order: machines are gone when their tests end, cells only at the end of all.
+# The slow ones. One process does those on machines, in their order, and so it begins with them; machines
+# are gone when those on the practice cluster begin, at the end.
 MACHINES, CELLS = "machines", "lab"
 
 
 @vmtask(
     help={
-        "quick": "Leave out the tests on the practice cluster.",
-        "machines": "Run those on practice machines, too: bare servers that are set up.",
+        "quick": "Leave out the tests on the practice cluster and on practice machines.",
+        "machines": "Also those on practice machines, bare servers that are set up: yes if not told.",
     }
 )
-def test(op: Operator, quick: bool = False, machines: bool = False) -> None:
+def test(op: Operator, quick: bool = False, machines: bool = True) -> None:
     """Check vmfab itself: lint, types, scripts, tests.
 
-    Installs what it needs first and says so: the development tools into .venv, and the practice cluster's
-    Debian packages. --quick leaves out the tests on the practice cluster; --machines adds those on whole
-    machines, which take as long again where KVM does not work. Exit code 0 only if everything holds; with CI
-    in the environment a skipped test counts as failed.
+    Installs what it needs first and says so: the development tools into .venv, and the Debian packages that
+    the practice cluster and the practice machines need. --quick leaves out the tests on both; --no-machines
+    only those on machines, which take long where KVM does not work. Exit code 0 only if everything holds;
+    with CI in the environment a skipped test counts as failed.
     """
+    slow = () if quick else (MACHINES, CELLS) if machines else (CELLS,)
     install_tools(op)
-    if not quick or machines:
-        install_cluster_packages(op, machines)
+    if slow:
+        install_cluster_packages(op, MACHINES in slow)
     failed = [name for name, command in static_checks() if not passes(op, name, command)]
     if failed:
         raise Failed(f"{', '.join(failed)} found something (see above); the tests were not run.")
-    run_tests(op, folders_of_tests(ROOT / "tests", quick=quick, machines=machines))
+    run_tests(op, folders_of_tests(ROOT / "tests", slow), workers(MACHINES_NEED if MACHINES in slow else 0))
 
 
 def passes(op: Operator, name: str, command: Sequence[str | Path]) -> bool:
@@ -126,26 +129,26 @@ def is_shell(path: Path) -> bool:
         return re.match(rb"#!.*\b(sh|bash|dash)\s*$", script.readline()) is not None
 
 
-def folders_of_tests(tests: Path, *, quick: bool, machines: bool) -> list[Path]:
-    """List the folders with tests, those on practice hosts (the slow ones) last or not at all."""
+def folders_of_tests(tests: Path, slow: Sequence[str]) -> list[Path]:
+    """List the folders with tests in their order: of the slow ones, machines come first and cells last."""
     folders = sorted(path for path in tests.iterdir() if any(path.rglob("test_*.py")))
     chosen = [path for path in folders if path.name not in (*NOT_TESTS, MACHINES, CELLS)]
-    slow = [name for name, wanted in ((MACHINES, machines), (CELLS, not quick)) if wanted]
-    return [*chosen, *(path for path in (tests / name for name in slow) if path in folders)]
+    first, last = ([tests / name] if name in slow else [] for name in (MACHINES, CELLS))
+    return [*first, *chosen, *last]
 
 
-def run_tests(op: Operator, folders: Sequence[Path]) -> None:
+def run_tests(op: Operator, folders: Sequence[Path], processes: int) -> None:
     """Become pytest: its last lines are ours, and so are its exit code and what a signal does to it."""
-    words = [*at_once(workers()), *(str(path.relative_to(ROOT)) for path in folders)]
+    words = [*at_once(processes), *(str(path.relative_to(ROOT)) for path in folders)]
     op.say(f"== pytest {' '.join(words)}", "bold")
     os.chdir(ROOT)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *words])
 
 
-def workers() -> int:
-    """How many tests may run at once here, each perhaps on a practice cluster of its own."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def workers(taken: int) -> int:
+    """How many tests may run at once beside `taken` bytes, each perhaps on a practice cluster of its own."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - taken
     return max(1, min(len(os.sched_getaffinity(0)), memory // CLUSTER_NEEDS, MOST_WORKERS))
 
 

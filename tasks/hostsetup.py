@@ -15,8 +15,16 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
-@vmtask(Hosts.SEVERAL)
-def setup(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
+@vmtask(
+    Hosts.SEVERAL,
+    help={
+        "format": "Also make the file system of a store that has none, on its bare disk.",
+        "confirm": "With --format: the store's label, instead of typing it; only this store is formatted.",
+    },
+)
+def setup(
+    op: Operator, format: bool = False, confirm: str = "", dry_run: bool = False, yes: bool = False
+) -> None:
     """Make a bare server a member of the cluster.
 
     Takes every step of a host's set-up in its order, each of which is a task of its own as well. Looks at all
@@ -24,15 +32,29 @@ def setup(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
     that needs what an earlier one brings is named and shown when its turn comes. The first failure ends it
     and names what was not reached. The same again goes on from there; what is done already is left alone.
 
+    A new cluster's store has no file system yet. --format makes it when the first host has logged in to it,
+    under the conditions of host.ocfs2 --format: the disk is bare, all hosts answer, the label is typed.
+
     Exit codes: 0 set up and verified, 1 a step failed, 2 refused, 3 it cannot be seen whether all is set up.
 
     Examples:
         fab -H vmhost3 host.setup --dry-run
         fab -H vmhost1,vmhost2,vmhost3 host.setup
+        fab -H vmhosts host.setup --format
     """
     from tasks.cli import wholesetup
 
-    wholesetup.set_up(op, dry_run=dry_run)
+    labels = _labels(confirm, format=format)
+    wholesetup.set_up(op, format=format, labels=labels, dry_run=dry_run)
+
+
+def _labels(confirm: str, *, format: bool) -> tuple[str, ...]:
+    """The labels of --confirm, which is for --format. Raises Refused without that."""
+    from tasks.cluster.errors import Refused
+
+    if confirm and not format:
+        raise Refused("--confirm is for --format.", "Leave it out, or add --format.")
+    return tuple(filter(None, confirm.split(",")))
 
 
 @vmtask(Hosts.FILTER)
@@ -225,11 +247,15 @@ def ocfs2(
     from tasks.cluster.errors import Failed, Refused
     from tasks.cluster.setup import ocfs2
 
-    if confirm and not format:
-        raise Refused("--confirm is for --format.", "Leave it out, or add --format.")
-    formatted = format and formatting.make_file_systems(op, label=confirm, dry_run=dry_run)
-    if format and dry_run:
-        return
+    labels = _labels(confirm, format=format)
+    formatted = False
+    if format:
+        if len(op.hosts) != 1:
+            raise Refused("--format acts on one host.", f"Example: fab -H {op.hosts[0]} host.ocfs2 --format")
+        with op.session(unhurried=True) as session:
+            formatted = formatting.make_file_systems(op, session, op.hosts[0], labels=labels, dry_run=dry_run)
+        if dry_run:
+            return
     try:
         settingup.set_up_with(op, ocfs2.step, dry_run=dry_run)
     except Refused as error:

@@ -91,8 +91,8 @@ def _machines_up(op: Operator, hosts: int, release: str) -> None:
         made.up(hosts, release=release, say=say)
     names = made.hosts
     op.say(
-        f"{', '.join(names)} and the storage machine are up, the hosts bare. Next: ./fab --lab -H {names[0]} "
-        "host.setup",
+        f"{', '.join(names)} and the storage machine are up, the hosts bare. Next: ./fab --lab -H vmhosts "
+        "host.setup --format",
         "green",
     )
 

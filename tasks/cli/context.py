@@ -62,17 +62,17 @@ class Operator:
         return name
 
     def session(self, *, unhurried: bool = False) -> Session:
-        """Links to the hosts, opened on first use; use it with `with`. `unhurried` gives logins more time."""
+        """Links to the hosts, opened on first use; use it with `with`. `unhurried` gives hosts more time."""
         from tasks.cli.longwork import LongWork
-        from tasks.cluster.asking.session import CONNECT, UNHURRIED, Session
+        from tasks.cluster.asking.session import UNHURRIED, Session
 
         working = LongWork(self.output, self.clock)
-        seconds = UNHURRIED if unhurried else CONNECT
+        patience = UNHURRIED if unhurried else 1.0
         if self._connector is None:
             from tasks.cluster.remote import links as remote
 
-            return Session(self.inventory, remote.connector(self.inventory), self.clock, working, seconds)
-        return Session(self.inventory, self._connector(self.inventory), self.clock, working, seconds)
+            return Session(self.inventory, remote.connector(self.inventory), self.clock, working, patience)
+        return Session(self.inventory, self._connector(self.inventory), self.clock, working, patience)
 
     def begin(self) -> Operation:
         """The identity of what is done from now on, for locks, cordons and journals."""

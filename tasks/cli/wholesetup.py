@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tasks.cli import settingup
+from tasks.cli import formatting, settingup
 from tasks.cli.context import Operator
 from tasks.cli.text import DRY
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Failed, HostError, HostSilent, Interrupted, Refused, Unknown, VmfabError
 from tasks.cluster.model import Silent
-from tasks.cluster.setup import sequence
+from tasks.cluster.setup import ocfs2, sequence
 from tasks.cluster.setup import steps as hostsetup
 from tasks.cluster.setup.sequence import Later
 from tasks.cluster.setup.steps import AGAIN, Change, Lacking, Plan, Step
@@ -22,16 +22,18 @@ from tasks.cluster.setup.steps import AGAIN, Change, Lacking, Plan, Step
 PATIENCE = 120.0
 
 
-def set_up(op: Operator, *, dry_run: bool) -> None:
-    """Take all steps on the hosts of -H.
+def set_up(op: Operator, *, format: bool, labels: Sequence[str], dry_run: bool) -> None:
+    """Take all steps on the hosts of -H; with `format` also make file systems, of `labels` or all stores.
 
     All hosts are looked at first: one that is silent or refuses ends it before anything is changed. After one
     question host after host is set up, each step looked at again before it is taken; the first failure ends
     it, and what was not reached is named.
     """
+    formatting.refuse_labels(op, labels)
     with op.session(unhurried=True) as session:
         wanted = {name: sequence.steps(session, name) for name in op.hosts}
-        plans = {name: _planned(session, name, steps) for name, steps in wanted.items()}
+        brought = (ocfs2.FORMAT,) if format else ()
+        plans = {name: _planned(session, name, steps, brought) for name, steps in wanted.items()}
         for name, planned in plans.items():
             for one in planned:
                 _show(op, name, one, whole=dry_run)
@@ -45,9 +47,10 @@ def set_up(op: Operator, *, dry_run: bool) -> None:
         later = any(isinstance(one, Later) for planned in todo.values() for one in planned)
         op.confirm(f"Change {', '.join(todo)}?" + (" What comes later is shown then." if later else ""))
         progress = _Progress(todo)
+        make = partial(formatting.make_file_systems, op, session, labels=labels) if format else None
         try:
             for name, planned in todo.items():
-                _set_up(op, session, name, planned, wanted[name], progress)
+                _set_up(op, session, name, planned, wanted[name], progress, make)
         except VmfabError as error:
             for line in progress.left():
                 op.warn(line)
@@ -56,9 +59,11 @@ def set_up(op: Operator, *, dry_run: bool) -> None:
             raise Interrupted("Interrupted: what was begun may be half done.", AGAIN) from None
 
 
-def _planned(session: Session, host: str, steps: Sequence[Step]) -> Sequence[Plan | Later]:
+def _planned(
+    session: Session, host: str, steps: Sequence[Step], brought: Sequence[str]
+) -> Sequence[Plan | Later]:
     try:
-        return sequence.plan(session.host(host), steps)
+        return sequence.plan(session.host(host), steps, brought)
     except HostError as error:
         raise Refused(error.message, "Nothing was changed.") from error
 
@@ -101,8 +106,11 @@ def _set_up(
     shown: Sequence[Plan | Later],
     wanted: Sequence[Step],
     progress: _Progress,
+    make_file_systems: Callable[[str], bool] | None,
 ) -> None:
     for before, step in zip(shown, wanted, strict=True):
+        if step.name == ocfs2.NAME and make_file_systems and make_file_systems(host):
+            progress.changed = True
         with session.using(host) as ops:
             planned = hostsetup.plan(ops, step)
             if _differs(before, planned):

@@ -96,6 +96,8 @@ class Inventory:
     #: seconds before a shutdown becomes a destroy: cluster-wide, and by VM name or glob pattern
     shutdown_timeout: float = 180.0
     shutdown_timeouts: Mapping[str, float] = field(default_factory=dict)
+    #: how many times longer than usual hosts may take for a login or an answer
+    patience: float = 1.0
     #: days for which the journals of ended operations are kept
     journal_days: int = 400
     #: the OCFS2 cluster that the hosts make up, and its heartbeat threshold

@@ -22,9 +22,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+#: How many times longer than usual every read may take; see the operation "patience".
+_patience = 1.0
 _lock = threading.Lock()
 _doomed: set[int] = set()
 _unreaped: set[int] = set()
+
+
+def be_patient(times: float) -> None:
+    """Give every read from now on so many times longer; changes have their own deadlines."""
+    global _patience
+    _patience = times
+
+
+def extended(seconds: float) -> float:
+    """How long a read may take that usually gets so many seconds."""
+    return seconds * _patience
 
 
 def run(
@@ -39,9 +52,11 @@ def run(
     """Run a program to its end: (rc, out, err).
 
     With `survives` the end of the agent does not kill it, and the file descriptors `keep` stay open in it.
-    Raises Problem "deadline" after `timeout` seconds (then it was killed), FileNotFoundError if there is
-    no such program.
+    Raises Problem "deadline" after `timeout` seconds, without `survives` extended (then it was killed),
+    FileNotFoundError if there is no such program.
     """
+    if not survives:
+        timeout = extended(timeout)
     process = subprocess.Popen(
         list(argv),
         stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
@@ -73,7 +88,7 @@ def ask(work: Callable[[], Any], *, timeout: float, what: str) -> Any:
     """The JSON-able result of `work`, done in a forked child, so that a hung file system hangs only that.
 
     Problems raised by `work` arrive here. Raises Problem "store" when there is no result after `timeout`
-    seconds; the message names `what`.
+    seconds, extended; the message names `what`.
     """
     pid, result, keep = spawn(work, held=False)
     os.close(keep)
@@ -137,6 +152,7 @@ def _child(work: Callable[[], Any], result: int, keep: int) -> None:
 
 def answer(pid: int, result: int, *, timeout: float, what: str) -> Any:
     """Read a child's result and close the descriptor; kills the child when it is late."""
+    timeout = extended(timeout)
     until = time.monotonic() + timeout
     poller = select.poll()
     poller.register(result, select.POLLIN)

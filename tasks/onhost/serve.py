@@ -12,6 +12,7 @@ The operations, by arguments and reply; `uuid` is in libvirt's spelling, {} an e
 relative to MOUNT/.vmfab. The values of facts are those that `tasks.cluster.asking.wire` reads.
 
     ping          {}                                -> {}
+    patience      {times}                           -> {}; reads may take so many times longer from now on
     observe       {mount, plan}                     -> facts of host, libvirt and store; XML only with `plan`
     running       {mount}                           -> {at, domains, processes, files, store}
     clock         {}                                -> {at}
@@ -109,14 +110,15 @@ class Request:
         self.number = number
         self.args = args
         self._until = time.monotonic() + deadline
+        self._half = deadline / 2
 
     def left(self, most: float) -> float:
-        """Seconds that remain, at most `most`, never quite none."""
-        return min(most, max(0.5, self._until - time.monotonic()))
+        """Seconds for a read, before they are extended: at most `most`, or what remains; never quite none."""
+        return min(most, max(0.5, (self._until - time.monotonic()) / children.extended(1.0)))
 
     def for_change(self) -> float:
         """Seconds that a change may take, so that the state afterwards can still be told."""
-        return max(1.0, self._until - time.monotonic() - _RESERVE)
+        return max(1.0, self._until - time.monotonic() - min(children.extended(_RESERVE), self._half))
 
     @property
     def patience(self) -> float:
@@ -229,6 +231,11 @@ def _serve(op: str, request: Request) -> None:
 
 
 # -- operations ----------------------------------------------------------------------------------------
+
+
+def _patience(r: Request) -> Args:
+    children.be_patient(seconds_of(r.args, "times"))
+    return {}
 
 
 def _dumpxml(r: Request) -> Args:
@@ -409,6 +416,7 @@ def _work(r: Request) -> Args:
 
 #: Operation -> what serves it. The first group never changes anything.
 OPERATIONS: dict[str, Operation] = {
+    "patience": _patience,
     "observe": lambda r: facts.observe(r.mount, plan=r.flag("plan")),
     "running": lambda r: facts.running(r.mount),
     "dumpxml": _dumpxml,

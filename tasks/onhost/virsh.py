@@ -91,7 +91,8 @@ def _virsh(
         raise Problem("no-libvirt", "virsh is not installed") from None
     except Problem as problem:
         if problem.kind == "deadline":
-            raise Problem("libvirt-silent", f"libvirtd does not answer within {timeout:.1f} s") from None
+            given = timeout if change else children.extended(timeout)
+            raise Problem("libvirt-silent", f"libvirtd does not answer within {given:.1f} s") from None
         raise
 
 

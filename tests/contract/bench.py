@@ -14,7 +14,7 @@ HOST, OTHER = "vmhost1", "vmhost2"
 class Bench(Protocol):
     """A cluster with the hosts HOST and OTHER, one store, and no VMs."""
 
-    def open(self, host: str = HOST) -> HostOps:
+    def open(self, host: str = HOST, patience: float = 1.0) -> HostOps:
         """Open a link of its own. Raises HostSilent."""
         ...
 

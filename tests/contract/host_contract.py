@@ -673,6 +673,12 @@ class HostContract:
                 ops.dumpxml(vm.uuid, inactive=True, security=False)
         assert domain(ops.observe(), vm).state == "running"
 
+    def test_a_patient_link_gives_libvirtd_more_time(self, bench: Bench) -> None:
+        ops = bench.open(patience=2.0)
+        with bench.frozen_libvirt():
+            assert "within 8" in ops.observe().libvirt_problem
+        assert ops.observe().libvirt_problem == ""
+
     def test_a_store_that_is_not_mounted(self, bench: Bench) -> None:
         vm = bench.add_vm("web")
         ops = bench.open()

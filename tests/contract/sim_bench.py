@@ -22,9 +22,10 @@ class SimBench:
         self._host = cluster[HOST]
         self._dying: float | None = None
 
-    def open(self, host: str = HOST) -> HostOps:
+    def open(self, host: str = HOST, patience: float = 1.0) -> HostOps:
         inventory = self._cluster.inventory()
-        return HostOps(self._cluster.laptop.connector(inventory.hosts[host], 5.0), inventory.mount)
+        link = self._cluster.laptop.connector(inventory.hosts[host], 5.0)
+        return HostOps(link, inventory.mount, patience=patience)
 
     def add_vm(self, name: str, *, running: bool = False, acpi: str = "now", booted: bool = False) -> Vm:
         behaviour = Behaviour(

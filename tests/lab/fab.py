@@ -25,6 +25,7 @@ from tasks.lab import law
 from tasks.lab.lab import PROJECT, Lab
 from tasks.lab.namespaces import until
 from tests.lab import freezer
+from tests.lab.terminal import Terminal
 
 ONE, TWO, THREE, FOUR = "vmhost1", "vmhost2", "vmhost3", "vmhost4"
 
@@ -140,9 +141,11 @@ class Running:
 class Fab:
     """An operator at a laptop of the lab: calls fab, and knows who runs what."""
 
-    def __init__(self, lab: Lab, home: Path) -> None:
+    def __init__(self, lab: Lab, home: Path, seconds: float = 240.0) -> None:
+        """`home` is the operator's, `seconds` the time in which any command ends."""
         self.lab = lab
         self._home = home
+        self._seconds = seconds
         home.mkdir(parents=True, exist_ok=True)
         self._inventory: Path | None = None
         self._running: list[Running] = []
@@ -167,9 +170,9 @@ class Fab:
 
     # -- commands ------------------------------------------------------------------------------------
 
-    def __call__(self, *words: str, seconds: float = 240.0) -> Done:
+    def __call__(self, *words: str) -> Done:
         """Run `fab WORDS` without a terminal to its end."""
-        return self.begin(*words).done(seconds)
+        return self.begin(*words).done(self._seconds)
 
     def begin(self, *words: str) -> Running:
         """Begin `fab WORDS` without a terminal."""
@@ -180,15 +183,28 @@ class Fab:
         function = f'fab() {{ "{PROJECT}/fab" "$@"; }}\n'
         return self.begin_words(["bash", "-c", function + script]).done()
 
+    @contextmanager
+    def terminal(self, *words: str) -> Iterator[Terminal]:
+        """Begin `fab WORDS` on a terminal."""
+        env = {**self._env(), "TERM": "vt100"}
+        terminal = Terminal([*self.lab.laptop_prefix(), str(PROJECT / "fab"), *words], env)
+        try:
+            yield terminal
+        finally:
+            terminal.close()
+
     def begin_words(self, words: Sequence[str]) -> Running:
         """Begin any command on the laptop."""
+        running = Running([*self.lab.laptop_prefix(), *words], self._env())
+        self._running.append(running)
+        return running
+
+    def _env(self) -> dict[str, str]:
         env = {**os.environ, **self.lab.laptop_environment(), "HOME": str(self._home)}
         env.pop("SSH_AUTH_SOCK", None)
         if self._inventory:
             env["VMFAB_INVENTORY"] = str(self._inventory)
-        running = Running([*self.lab.laptop_prefix(), *words], env)
-        self._running.append(running)
-        return running
+        return env
 
     def end_all(self) -> None:
         """End what a failed test left running."""

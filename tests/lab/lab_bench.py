@@ -37,9 +37,9 @@ class LabBench:
         for ops in self._opened:
             ops.close()
 
-    def open(self, host: str = HOST) -> HostOps:
+    def open(self, host: str = HOST, patience: float = 1.0) -> HostOps:
         link = self._in_the_network(self._inventory.hosts[host])
-        ops = HostOps(link, self._inventory.mount)
+        ops = HostOps(link, self._inventory.mount, patience=patience)
         self._opened.append(ops)
         return ops
 

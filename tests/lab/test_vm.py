@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
-import subprocess
-import time
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from tasks.lab.lab import PROJECT, Lab
+from tasks.lab.lab import Lab
 from tests.lab.fab import FOUR, ONE, THREE, TWO, Fab
 
 NASTY = ("-rf", "web server", "it's $HOME", "größe")
@@ -151,40 +146,13 @@ def test_definitions(fab: Fab, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("user", ["root", "ops"])
-def test_console(fab: Fab, clean_lab: Lab, tmp_path: Path, user: str) -> None:
+def test_console(fab: Fab, clean_lab: Lab, user: str) -> None:
     """With a terminal of its own; Ctrl-] ends it."""
     fab.add(ONE, "it's $HOME")
     text = (clean_lab.root / "hosts.ini").read_text(encoding="utf-8")
     text = text.replace("ansible_user=root", f"ansible_user={user}")
-    inventory = tmp_path / "hosts.ini"
-    inventory.write_text(text.replace("=ssh_config", f"={clean_lab.root}/ssh_config"), encoding="utf-8")
-    env = {**os.environ, **clean_lab.laptop_environment(), "HOME": str(tmp_path), "TERM": "dumb"}
-    env["VMFAB_INVENTORY"] = str(inventory)
-    ours, theirs = pty.openpty()
-    words = [*clean_lab.laptop_prefix(), str(PROJECT / "fab"), "vm.console", "it's $HOME"]
-    process = subprocess.Popen(
-        words, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True
-    )
-    os.close(theirs)
-    try:
-        said = _read_until(ours, "Escape character", 60)
-        assert "Console of it's $HOME on vmhost1" in said
-        os.write(ours, b"\x1d")
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.wait(10)
-        os.close(ours)
-
-
-def _read_until(terminal: int, words: str, seconds: float) -> str:
-    said = ""
-    end = time.monotonic() + seconds
-    while words not in said:
-        ready, _, _ = select.select([terminal], [], [], max(0.0, end - time.monotonic()))
-        assert ready, f"{words!r} did not come:\n{said}"
-        try:
-            said += os.read(terminal, 4096).decode(errors="replace")
-        except OSError:
-            raise AssertionError(f"ended without {words!r}:\n{said}") from None
-    return said
+    fab.use_inventory_bytes(text.replace("=ssh_config", f"={clean_lab.root}/ssh_config").encode())
+    with fab.terminal("vm.console", "it's $HOME") as terminal:
+        assert "Console of it's $HOME on vmhost1" in terminal.await_words("Escape character")
+        terminal.type("\x1d")
+        assert terminal.end() == 0

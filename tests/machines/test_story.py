@@ -1,4 +1,4 @@
-"""The whole story on two machines, from bare hosts to the return of a dead one; one test is one chapter."""
+"""VMs on two machines that are set up: moved, rebooted with their host, evacuated; a test is a chapter."""
 
 from __future__ import annotations
 
@@ -10,29 +10,24 @@ import pytest
 from tasks.lab.machines.machines import Machines
 from tasks.lab.namespaces import until
 from tests.lab.fab import Done, Fab
-from tests.machines.exclusion import tries
+from tests.machines.conftest import BOTH, ONE, TWO
 from tests.machines.guests import Guests
 
-ONE, TWO = "vmhost1", "vmhost2"
-BOTH = f"{ONE},{TWO}"
+pytestmark = pytest.mark.usefixtures("members")
+
 LOG = "/vmstorage/restart_running_vms.log"
 #: Seconds in which OCFS2 throws a dead host out, and more on a machine that emulates.
 EVICTION = 240.0
 
 
-def typed(fab: Fab, *words: str, seconds: float = 300.0, refused: int = 2) -> Done:
+def typed(fab: Fab, *words: str, refused: int = 2) -> Done:
     """Type a command, and again what was refused for a machine that was too slow to answer: they emulate."""
     for _ in range(4):
-        done = fab(*words, seconds=seconds)
+        done = fab(*words)
         if done.code != refused or "does not answer" not in done.said:
             break
         time.sleep(10)
     return done
-
-
-def verified(text: str) -> dict[str, str]:
-    """The tests of host.verify and how they ended."""
-    return dict(re.findall(r"^tests/hosts/(\S+) (PASSED|FAILED|ERROR)", text, re.MULTILINE))
 
 
 def restarts(machines: Machines, host: str) -> list[str]:
@@ -55,52 +50,6 @@ def await_restart(machines: Machines, host: str, boot: int, seconds: float = 240
 
     until(lambda: len(ends()) >= boot, seconds, f"the restart script of {host}", 2.0)
     return ends()[-1]
-
-
-def test_bare_hosts_have_nothing_of_it(fab: Fab) -> None:
-    """Also tests the suite: what is not there is told by one sentence each, and by no error of its own."""
-    done = fab("-H", TWO, "host.verify", seconds=600)
-    assert done.code == 1, done.said
-    found = verified(done.out)
-    failed = {name for name, how in found.items() if how == "FAILED"}
-    assert "ERROR" not in found.values()
-    for name, how in found.items():
-        if name.startswith(("test_guard", "test_store", "test_network.py::test_bridge")):
-            assert how == "FAILED", name
-    assert len(re.findall(rf"^{TWO}: ", done.out, re.MULTILINE)) == len(failed)
-    assert fab("-H", BOTH, "host.check").code == 1
-
-
-def test_set_up_stops_at_the_new_stores_bare_disk(fab: Fab) -> None:
-    done = fab("-H", BOTH, "host.setup", "--yes", seconds=1500)
-    assert done.code in (1, 2), done.said
-    assert f"fab -H {ONE} host.ocfs2 --format" in done.err
-    done = typed(fab, "-H", ONE, "host.ocfs2", "--format", "--confirm", "vmstorage", "--yes")
-    assert done.code == 0, done.said
-
-
-def test_one_command_sets_them_up(fab: Fab) -> None:
-    done = fab("-H", BOTH, "host.setup", "--yes", seconds=1500)
-    assert done.code == 0, done.said
-
-
-def test_the_same_again_changes_nothing(fab: Fab) -> None:
-    done = fab("-H", BOTH, "host.setup")
-    assert done.code == 0, done.said
-    assert done.out == f"{ONE}, {TWO}: set up already, nothing was changed\n"
-
-
-def test_both_ways_of_looking_find_it_good(fab: Fab) -> None:
-    done = fab("-H", BOTH, "host.check")
-    assert done.code == 0, done.said
-    done = fab("-H", BOTH, "host.verify")
-    assert done.code == 0, done.said
-    assert set(verified(done.out).values()) == {"PASSED"}
-
-
-@pytest.mark.parametrize(("way", "other"), [("flock", "refused"), ("fcntl", "got")])
-def test_only_flock_excludes_across_hosts(machines: Machines, way: str, other: str) -> None:
-    assert tries(machines, way, f"/vmstorage/lock-{way}", ONE, TWO) == (other, "got")
 
 
 def test_vms_are_defined_and_started(machines: Machines, fab: Fab, guests: Guests, tmp_path_factory) -> None:
@@ -152,7 +101,7 @@ def test_a_reboot_brings_back_its_vms(machines: Machines, fab: Fab, guests: Gues
     assert guests.where() == {"web": ONE, "db": ONE}
     for name, boots in {"web": 4, "db": 3}.items():
         guests.await_counting(name, boots)
-    done = typed(fab, "-H", TWO, "host.reboot", "--yes", seconds=400)
+    done = typed(fab, "-H", TWO, "host.reboot", "--yes")
     assert done.code == 0, done.said
     guests.check_law({"web": 4, "db": 3})
     done = typed(fab, "-H", BOTH, "host.check")

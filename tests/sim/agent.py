@@ -56,9 +56,11 @@ class Agent:
         self._link = link
         self._scheduler = host.cluster.scheduler
         self._boot = host.boot_id
+        self._times = 1.0
         self._number = next(_numbers)
         self._ops: dict[str, Callable[..., Reply]] = {
             "ping": dict,
+            "patience": self._be_patient,
             "observe": self._observe,
             "running": self._running,
             "dumpxml": self._dumpxml,
@@ -114,6 +116,10 @@ class Agent:
 
     # -- help ----------------------------------------------------------------------------------------
 
+    def _be_patient(self, times: float) -> Reply:
+        self._times = times
+        return {}
+
     def _pause(self, seconds: float) -> None:
         """Take time on the host."""
         self._scheduler.sleep(seconds)
@@ -125,12 +131,12 @@ class Agent:
 
     def _libvirt(self, seconds: float = 0.0, *, change: bool = False) -> None:
         """Take the time of a virsh command. Raises AgentError when libvirtd does not answer."""
-        problem = self._libvirt_problem(self._for_change if change else LIBVIRT_PATIENCE)
+        problem = self._libvirt_problem(self._for_change if change else LIBVIRT_PATIENCE * self._times)
         if problem:
             raise AgentError("libvirt-silent", problem)
         self._pause(seconds)
 
-    def _libvirt_problem(self, patience: float = LIBVIRT_PATIENCE) -> str:
+    def _libvirt_problem(self, patience: float) -> str:
         if self.host.libvirt_stopped:
             return "libvirtd does not answer: failed to connect to the hypervisor"
         end = self._scheduler.time + patience
@@ -150,7 +156,7 @@ class Agent:
             ):
                 raise AgentError("bad-request", f"{path!r} is no path below .vmfab")
         if self.host.view.hanging:
-            self._pause(STORE_SLOW)
+            self._pause(STORE_SLOW * self._times)
         self.host.view.check(write=write)
         return path
 
@@ -170,9 +176,9 @@ class Agent:
 
     def _observe(self, mount: str, plan: bool) -> Reply:
         host = self.host
-        problem = self._libvirt_problem()
+        problem = self._libvirt_problem(LIBVIRT_PATIENCE * self._times)
         if host.view.hanging:
-            self._pause(STORE_PATIENCE)
+            self._pause(STORE_PATIENCE * self._times)
         self._pause(READ_TIME)
         now = host.cluster.clock.now()
         found: list[Reply] = []
@@ -223,7 +229,7 @@ class Agent:
     def _running(self, mount: str) -> Reply:
         self._libvirt(READ_TIME)
         if self.host.view.hanging:
-            self._pause(STORE_PATIENCE)
+            self._pause(STORE_PATIENCE * self._times)
         active = [self._domain(g.uuid, xml=True, inactive=False) for g in self.host.guests if g.listed]
         return {
             "at": self.host.cluster.clock.now() + self.host.clock_skew,

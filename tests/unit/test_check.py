@@ -28,19 +28,17 @@ def tests(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("quick", "machines", "slow"),
+    ("slow", "chosen"),
     [
-        (False, False, ["lab"]),
-        (True, False, []),
-        (False, True, ["machines", "lab"]),
-        (True, True, ["machines"]),
+        ([], ["contract", "unit"]),
+        (["lab"], ["contract", "unit", "lab"]),
+        (["machines", "lab"], ["machines", "contract", "unit", "lab"]),
     ],
 )
-def test_practice_hosts_come_last_or_not_at_all(
-    tests: Path, quick: bool, machines: bool, slow: list[str]
+def test_machines_come_first_and_cells_last_or_not_at_all(
+    tests: Path, slow: list[str], chosen: list[str]
 ) -> None:
-    chosen = check.folders_of_tests(tests, quick=quick, machines=machines)
-    assert [path.name for path in chosen] == ["contract", "unit", *slow]
+    assert [path.name for path in check.folders_of_tests(tests, slow)] == chosen
 
 
 @pytest.mark.parametrize(
@@ -53,7 +51,8 @@ def test_as_many_processes_as_the_machine_can_take(
     machine = {"SC_PHYS_PAGES": gibibytes << 18, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(check.os, "sched_getaffinity", lambda _: set(range(processors)))
     monkeypatch.setattr(check.os, "sysconf", machine.__getitem__)
-    assert check.workers() == expected
+    assert check.workers(0) == expected
+    assert check.workers(3 << 30) == max(1, min(expected, (gibibytes - 3) // 3))
     assert check.at_once(expected)[:2] == (["-n", str(expected)] if expected > 1 else [])
 
 

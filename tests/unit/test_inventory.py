@@ -231,6 +231,7 @@ def test_rules_and_timeouts() -> None:
         vmfab_shutdown_timeout=2min
         vmfab_shutdown_timeouts="mail=600, win*=900, a=b=1h"
         vmfab_journal_days=30
+        vmfab_patience=3
         [apart_dns]
         [apart_dns:vars]
         vmfab_vms=ns1, ns2, ns1
@@ -245,6 +246,7 @@ def test_rules_and_timeouts() -> None:
     assert found.timeout_of("a=b") == 3600
     assert found.timeout_of("web") == 120
     assert found.journal_days == 30
+    assert found.patience == 3.0
 
 
 def test_ssh_config_is_relative_to_the_inventory(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_no_two_machines_share_a_mac_address_or_a_tap() -> None:
 
 
 def test_the_inventory_can_be_read_and_has_what_setup_needs(tmp_path: Path) -> None:
-    text = belongings.inventory({"vmhost1": 11, "vmhost2": 12}, wires.STORAGE)
+    text = belongings.inventory({"vmhost1": 11, "vmhost2": 12}, wires.STORAGE, kvm=False)
     (tmp_path / "ssh_config").touch()
     found = inventory.understand(text, tmp_path / "hosts.ini")
     assert list(found.hosts) == ["vmhost1", "vmhost2"]

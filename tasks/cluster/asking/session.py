@@ -20,8 +20,8 @@ from tasks.cluster.model import HostFacts, Inventory, RunningNow, Silent, Snapsh
 #: after which `status` has to say that it is silent.
 CONNECT = 5.0
 ANSWER = 9.0
-#: The same for who has time: a host that is being set up, or has just booted, may be busy.
-UNHURRIED = 20.0
+#: Times longer for who has time: a host that is being set up, or has just booted, may be busy.
+UNHURRIED = 4.0
 
 T = TypeVar("T")
 
@@ -38,14 +38,16 @@ class Session:
         connector: Connector,
         clock: Clock | None = None,
         working: Working | None = None,
-        connect: float = CONNECT,
+        patience: float = 1.0,
     ) -> None:
-        """`working` hears what long work on a host is at; `connect` seconds are given to each login."""
+        """`working` hears what long work on a host is at. Logins and answers get `patience` times longer than
+        usual, or as many times as the inventory says.
+        """
         self.inventory = inventory
         self.clock = clock or Clock()
         self._connector = connector
         self._working = working
-        self._connect = connect
+        self._patience = max(patience, inventory.patience)
         self._ops: dict[str, Future[HostOps]] = {}
         #: hosts that are proved to be dead, and what tells that they still are
         self._fences: dict[str, Callable[[], str]] = {}
@@ -145,13 +147,15 @@ class Session:
             return future
 
     def _open(self, name: str) -> HostOps:
-        link = self._connector(self.inventory.hosts[name], self._connect)
-        return HostOps(link, self.inventory.mount, self._working)
+        link = self._connector(self.inventory.hosts[name], CONNECT * self._patience)
+        return HostOps(link, self.inventory.mount, self._working, self._patience)
 
     def each(
         self, names: Iterable[str], ask: Callable[[HostOps], T], *, seconds: float = ANSWER
     ) -> Mapping[str, T | Silent]:
         """Ask hosts at the same time. A host that fails or is late in any way is Silent in the answer.
+
+        They get `seconds`, times the session's patience.
 
         A fenced host is not asked. It is left out of the answer while its fence holds, else it is Silent.
         """
@@ -169,6 +173,7 @@ class Session:
                 return Silent(name, error.detail, alive=True)
 
         asked = {name: self._pool.submit(one, name) for name in opening}
+        seconds *= self._patience
         pending: list[Future[Any]] = [*asked.values(), *fences.values()]
         wait(pending, timeout=seconds)
         late = f"no answer within {seconds:.0f} s"

@@ -150,6 +150,8 @@ def _build(ini: Ini, path: Path) -> Inventory:
         inventory = replace(inventory, shutdown_timeout=settings.seconds(timeout.text))
     if timeouts := cluster.get("vmfab_shutdown_timeouts"):
         inventory = replace(inventory, shutdown_timeouts=settings.timeouts(timeouts.text))
+    if patience := cluster.get("vmfab_patience"):
+        inventory = replace(inventory, patience=float(settings.PATIENCE.read(patience.text)))
     if journal_days := cluster.get("vmfab_journal_days"):
         inventory = replace(inventory, journal_days=settings.days(journal_days.text))
     if ocfs2_cluster := cluster.get("vmfab_ocfs2_cluster"):

@@ -331,6 +331,7 @@ SPEED = Kind("a usual speed in bits per second", "115200", speed)
 PARITY = Kind("none, even or odd", "none", parity)
 NODE = Kind("a number from 0 to 254", "3", number_between(0, 254))
 SLOTS = Kind("a number from 1 to 255", "8", number_between(1, 255))
+PATIENCE = Kind("a number from 1 to 10", "4", number_between(1, 10))
 THRESHOLD = Kind("a number from 7 on", "31", number_between(7, 9999))
 STORE_LABEL = Kind("a label of letters, digits, _, - and ., at most 63", "vmstorage", file_system_label)
 TARGET = Kind("the name of an iSCSI target", "iqn.2010-04.org.example:vmstorage", target_name)
@@ -373,6 +374,11 @@ VARIABLES: Mapping[str, Variable] = {
     ),
     "vmfab_shutdown_timeouts": Variable(
         TIMEOUTS, Scope.CLUSTER, "the same for single VMs: the exact name first, then the first pattern"
+    ),
+    "vmfab_patience": Variable(
+        PATIENCE,
+        Scope.CLUSTER,
+        "how many times longer than usual hosts may take for a login (5 s) or an answer (9 s); default 1",
     ),
     "vmfab_journal_days": Variable(
         DAYS, Scope.CLUSTER, "how long the journals of ended operations are kept, for history; default 400"

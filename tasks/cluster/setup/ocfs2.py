@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Failed, HostError, Refused
-from tasks.cluster.model import Inventory, StoreHost
+from tasks.cluster.model import StoreHost
 from tasks.cluster.setup import blockdevices, clusterconf, fstab, iscsi, neighbours, templates
 from tasks.cluster.setup.blockdevices import FileSystem
 from tasks.cluster.setup.clusterconf import Member, Node
@@ -17,6 +17,9 @@ from tasks.cluster.setup.iscsi import NoStores, require_address, systemctl, unit
 from tasks.cluster.setup.neighbours import Neighbour
 from tasks.cluster.setup.steps import AlreadySo, Change, Finding, Lacking, OwnFile, Step, Wish, diff, run
 
+#: The step, and what makes a store's file system.
+NAME = "ocfs2"
+FORMAT = f"{NAME} --format"
 O2CB = "o2cb.service"
 #: Mounts at boot as fstab does, and at its end kills whatever uses an OCFS2, guests too.
 KILLER = "ocfs2.service"
@@ -40,10 +43,10 @@ def step(session: Session, host: str) -> Step:
     """What `host.ocfs2` sets up on a host. Asks nobody; raises Refused for settings that make no sense."""
     inventory = session.inventory
     if not inventory.stores:
-        return Step("ocfs2", (NoStores(),))
+        return Step(NAME, (NoStores(),))
     stores = tuple(inventory.stores.values())
     mounts = [StoreMounted(session, host, store) for store in stores]
-    return Step("ocfs2", (*cluster_step(session, host).wishes, InFstab(stores), *mounts))
+    return Step(NAME, (*cluster_step(session, host).wishes, InFstab(stores), *mounts))
 
 
 def cluster_step(session: Session, host: str) -> Step:
@@ -65,13 +68,13 @@ def cluster_step(session: Session, host: str) -> Step:
         OthersKnow(session, host),
         SameSettings(session, host),
         OwnFile(neighbours.DEFAULTS, defaults, 0o644),
-        Online(inventory),
+        Online(session),
         NoKiller(),
         OwnFile(SYSCTL, sysctl, 0o644),
         ComesBackFromPanic(),
         DropIn("libvirt-guests.service", DROP_IN, templates.render("libvirt-guests.dropin.j2")),
     )
-    return Step("ocfs2", wishes)
+    return Step(NAME, wishes)
 
 
 # -- the cluster ---------------------------------------------------------------------------------------------
@@ -228,24 +231,24 @@ class SameSettings:
 
 @dataclass(frozen=True, slots=True)
 class Online:
-    """The cluster is online, with all its nodes, and comes online at each boot."""
+    """The cluster is online, with all nodes that its cluster.conf will have, also after each boot."""
 
-    inventory: Inventory = field(repr=False)
+    session: Session = field(repr=False)
 
     def look(self, ops: HostOps) -> Finding:
-        cluster = self.inventory.ocfs2_cluster
+        cluster, threshold = self.session.inventory.ocfs2_cluster, self.session.inventory.ocfs2_threshold
+        text, _ = agreed(self.session, ops)
         mine = neighbours.look(ops, cluster)
         enabled = unit(ops, "is-enabled", O2CB) in ("enabled", "generated")
-        text = mine.cluster_conf or ""
-        complete = mine.nodes is not None and bool(text) and _names(text) <= mine.nodes
-        right = mine.threshold == self.inventory.ocfs2_threshold
+        complete = mine.nodes is not None and _names(text) <= mine.nodes
+        right = mine.threshold == threshold
         if enabled and complete and right:
             return AlreadySo(O2CB, f"has the cluster {cluster} online, with {len(mine.nodes or ())} nodes")
 
         def start(ops: HostOps) -> str:
             systemctl(ops, "enable", O2CB)
             now = neighbours.look(ops, cluster)
-            if now.nodes is None or now.threshold != self.inventory.ocfs2_threshold:
+            if now.nodes is None or now.threshold != threshold:
                 # Nothing is mounted then, or SameSettings would have refused.
                 systemctl(ops, "restart", O2CB)
                 now = neighbours.look(ops, cluster)
@@ -424,11 +427,22 @@ def _reaches(ops: HostOps, address: str) -> bool:
     return run(ops, ["timeout", "5", "bash", "-c", script]).rc == 0
 
 
+class Unformatted(Lacking):
+    """No device of the host has a store's label."""
+
+    def __init__(self, host: str, lacks: str, store: StoreHost) -> None:
+        super().__init__(host, lacks, by=FORMAT)
+        self.hint = (
+            f"For a new store: fab -H {host} host.{FORMAT}. If it has another label, write"
+            f" vmfab_label=LABEL at {store.name} in hosts.ini."
+        )
+
+
 def store_device(ops: HostOps, store: StoreHost) -> FileSystem:
     """The device with the store's file system, found by its label.
 
-    Raises Lacking while the host has no session with the store, Refused when there is no such device, more
-    than one, or it has something else on it.
+    Raises Lacking while the host has no session with the store, Unformatted when there is no such device,
+    Refused when there are several, or it has something else on it.
     """
     label = store.file_system
     found = labelled(ops, label)
@@ -442,11 +456,7 @@ def store_device(ops: HostOps, store: StoreHost) -> FileSystem:
     if not found:
         disks = disks_of(ops, store)
         named = f", which is to be on {', '.join(disks)}" if disks else ""
-        raise Refused(
-            f"{ops.host} has no file system with the label {label}{named}.",
-            f"For a new store: fab -H {ops.host} host.ocfs2 --format. If it has another label, write"
-            f" vmfab_label=LABEL at {store.name} in hosts.ini.",
-        )
+        raise Unformatted(ops.host, f"has no file system with the label {label}{named}", store)
     (one,) = found
     if one.kind != "ocfs2":
         raise Refused(

@@ -30,7 +30,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("packages", lambda session, host: packages.step(host, session.clock)),
     Stage("bridge", bridge.step),
     Stage("iscsi", iscsi.step),
-    Stage("ocfs2", ocfs2.step),
+    Stage(ocfs2.NAME, ocfs2.step),
     Stage("guard", ownership.guard_step),
     Stage("autostart", lambda session, host: afterboot.step(session.inventory.mount, host)),
     Stage("serial", lambda session, host: serial.step(session.inventory, host)),
@@ -51,13 +51,14 @@ def steps(session: Session, host: str) -> tuple[Step, ...]:
     return tuple(stage.step(session, host) for stage in STAGES)
 
 
-def plan(ops: HostOps, wanted: Sequence[Step]) -> tuple[Plan | Later, ...]:
+def plan(ops: HostOps, wanted: Sequence[Step], brought: Sequence[str] = ()) -> tuple[Plan | Later, ...]:
     """What each step would do on a host; a step that lacks what an earlier one will bring is Later.
 
-    Raises HostSilent, Refused, and HostError: a step that fails although all before it are done.
+    `brought` names what comes between the steps (see `Lacking.by`). Raises HostSilent, Refused, HostError:
+    a step that fails although all before it are done.
     """
     found: list[Plan | Later] = []
-    coming: list[str] = []
+    coming = [*brought]
     for step in wanted:
         try:
             planned = hostsetup.plan(ops, step)
@@ -67,7 +68,7 @@ def plan(ops: HostOps, wanted: Sequence[Step]) -> tuple[Plan | Later, ...]:
             found.append(Later(step, error.by, f"{ops.host} {error.lacks}"))
             coming.append(step.name)
         except HostError as error:
-            if not coming:
+            if len(coming) == len(brought):
                 raise
             found.append(Later(step, coming[-1], error.message))
             coming.append(step.name)

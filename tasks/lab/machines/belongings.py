@@ -9,6 +9,10 @@ from tasks.lab.machines.qemu import NICS
 from tasks.lab.machines.wires import ARCHIVE, lan, san
 
 STORE, LUN = "vmstorage", "/srv/vmstorage.img"
+#: Hosts that may mount the store at once: each makes formatting longer, where it is emulated.
+SLOTS = 4
+#: What emulated hosts need.
+SLOWLY = "vmfab_patience=5\n"
 TARGET = "iqn.2026-01.example.lab:vmstorage"
 
 
@@ -88,13 +92,15 @@ def exports(store_mib: int) -> dict[str, tuple[int, str]]:
     }
 
 
-def inventory(numbers: Mapping[str, int], storage: int) -> str:
-    """Return hosts.ini."""
+def inventory(numbers: Mapping[str, int], storage: int, *, kvm: bool) -> str:
+    """Return hosts.ini; a device whose console is on it is at the other end of each host's serial line."""
+    consoles = "".join(f"device{name.removeprefix('vmhost')} vmfab_console_host={name}\n" for name in numbers)
     lines = [
         f"{name} ansible_host={lan(number)} ansible_user=root vmfab_storage_address={san(number)}\n"
         for name, number in numbers.items()
     ]
     return (
         f"[vmhosts]\n{''.join(lines)}\n[stores]\n{STORE} ansible_host={san(storage)} vmfab_mount=/{STORE} "
-        "vmfab_holds_vms=yes\n\n[all:vars]\nvmfab_ssh_config=ssh_config\n"
+        f"vmfab_holds_vms=yes vmfab_slots={SLOTS}\n\n[consoles]\n{consoles}\n"
+        f"[all:vars]\nvmfab_ssh_config=ssh_config\n{'' if kvm else SLOWLY}"
     )

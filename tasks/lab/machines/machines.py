@@ -189,7 +189,7 @@ class Machines(Space):
         if "archive" not in self.leaders():
             serve = [*PYTHON, "-m", "http.server", "80", "--bind", wires.lan(wires.ARCHIVE), "--directory"]
             self._spawn("archive", [*self._apart(), *serve, str(base / "archive")])
-        outfit.write_laptop_files(self.root, self.numbers())
+        outfit.write_laptop_files(self.root, self.numbers(), kvm=self.settings().kvm)
         for name in self.names:
             outfit.make_machine(self.root, name, build.Images(base), self.settings().store_mib)
 

@@ -40,14 +40,14 @@ def known_hosts(keys: Path) -> str:
     return "".join(lines)
 
 
-def write_laptop_files(root: Path, numbers: Mapping[str, int]) -> None:
+def write_laptop_files(root: Path, numbers: Mapping[str, int], *, kvm: bool) -> None:
     """Write hosts.ini, ssh_config, the key and known_hosts for these machines."""
     key, known = root / "id_ed25519", root / "known_hosts"
     key.touch(mode=0o600)
     shutil.copyfile(root / "keys/id_ed25519", key)
     known.write_text(known_hosts(root / "keys"), encoding="ascii")
     hosts = {name: number for name, number in numbers.items() if name != STORAGE}
-    (root / "hosts.ini").write_text(belongings.inventory(hosts, numbers[STORAGE]), encoding="ascii")
+    (root / "hosts.ini").write_text(belongings.inventory(hosts, numbers[STORAGE], kvm=kvm), encoding="ascii")
     blocks = [f"Host {name}\n    HostName {wires.lan(number)}\n" for name, number in numbers.items()]
     common = "\n    ".join([
         f"Host vmhost* {STORAGE} 10.77.0.*", "User root", f'IdentityFile "{key}"', "IdentitiesOnly yes",

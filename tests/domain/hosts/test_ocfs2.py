@@ -11,6 +11,7 @@ from tasks.cluster.model import StoreHost
 from tasks.cluster.setup import clusterconf, fstab, neighbours, ocfs2
 from tasks.hostsetup import iscsi as log_in
 from tasks.hostsetup import ocfs2 as mount
+from tasks.hostsetup import setup
 from tests.domain.desk import Ended
 from tests.domain.storagedesk import MADE, ONE, STORE, THREE, TWO, StorageDesk
 from tests.domain.test_move_every_fault import FAULTS
@@ -94,6 +95,18 @@ def test_a_host_that_joins_is_told_to_the_others_while_they_run(desk: StorageDes
         assert desk.at(name).nodes == {ONE, TWO, THREE}
         assert conf(desk, name) == without()
     assert "to be" not in desk.type(mount, hosts=[ONE, TWO, THREE]).out
+
+
+def test_a_member_learns_of_a_node_that_the_others_have_while_it_runs(desk: StorageDesk) -> None:
+    hosts = desk.inventory["hosts"]
+    desk.inventory["hosts"] = {name: hosts[name] for name in (ONE, TWO)}
+    assert desk.type(mount, hosts=[ONE, TWO], yes=True).code == 0
+    desk.at(TWO).files[clusterconf.PATH] = (without(), 0o644)
+    ended = desk.type(mount, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+    for name in (ONE, TWO):
+        assert desk.at(name).nodes == {ONE, TWO, THREE}
+        assert conf(desk, name) == without()
 
 
 def test_a_silent_node_stops_a_join_that_it_would_have_to_hear_of(sim: SimCluster, desk: StorageDesk) -> None:
@@ -386,6 +399,34 @@ def test_two_stores_are_formatted_one_by_one(bare: StorageDesk) -> None:
     ended = bare.type(mount, hosts=[ONE], format=True, confirm="vmstorage", yes=True)
     assert ended.code == 0, ended
     assert set(bare.at(ONE).mounts) == {"/vmstorage", "/datengrab"}
+
+
+def test_set_up_of_a_new_cluster_formats_its_store_on_the_way(bare: StorageDesk) -> None:
+    stopped = bare.type(setup, hosts=[ONE, TWO], yes=True)
+    assert stopped.code == 2, stopped
+    assert "fab -H vmhost1 host.ocfs2 --format" in stopped.err
+    assert bare.type(setup, hosts=[ONE], format=True, yes=True).code != 0
+    assert not bare.lun.made_with
+    shown = bare.type(setup, hosts=[ONE, TWO], format=True, dry_run=True)
+    assert shown.code == 0, shown
+    assert "vmhost1: ocfs2: comes after ocfs2 --format (vmhost1 has no file system with" in shown.out
+    ended = bare.type(setup, hosts=[ONE, TWO], format=True, confirm="vmstorage", yes=True)
+    assert ended.code == 0, ended
+    assert ended.out.count("/dev/sdb has the file system vmstorage, ") == 1
+    assert is_set_up(bare, ONE)
+    assert is_set_up(bare, TWO)
+    made = bare.lun.made_with
+    again = bare.type(setup, hosts=[ONE, TWO], format=True, confirm="vmstorage", yes=True)
+    assert again.code == 0, again
+    assert "nothing was changed" in again.out
+    assert bare.lun.made_with is made
+
+
+def test_labels_that_no_store_has_are_refused_first(bare: StorageDesk) -> None:
+    ended = bare.type(setup, hosts=[ONE], format=True, confirm="vmstorage,x", yes=True)
+    assert ended.code == 2
+    assert "No store has the label x" in ended.err
+    assert "for --format" in bare.type(setup, hosts=[ONE], confirm="vmstorage").err
 
 
 # -- faults -----------------------------------------------------------------------------------------------
