@@ -35,10 +35,10 @@ MACHINES, CELLS = "machines", "lab"
 @vmtask(
     help={
         "quick": "Leave out the tests on the practice cluster and on practice machines.",
-        "machines": "Also those on practice machines, bare servers that are set up: yes if not told.",
+        "no_machines": "Leave out those on practice machines: bare servers that are set up.",
     }
 )
-def test(op: Operator, quick: bool = False, machines: bool = True) -> None:
+def test(op: Operator, quick: bool = False, no_machines: bool = False) -> None:
     """Check vmfab itself: lint, types, scripts, tests.
 
     Installs what it needs first and says so: the development tools into .venv, and the Debian packages that
@@ -46,7 +46,7 @@ def test(op: Operator, quick: bool = False, machines: bool = True) -> None:
     only those on machines, which take long where KVM does not work. Exit code 0 only if everything holds;
     with CI in the environment a skipped test counts as failed.
     """
-    slow = () if quick else (MACHINES, CELLS) if machines else (CELLS,)
+    slow = () if quick else (CELLS,) if no_machines else (MACHINES, CELLS)
     install_tools(op)
     if slow:
         install_cluster_packages(op, MACHINES in slow)

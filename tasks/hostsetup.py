@@ -13,15 +13,14 @@ if TYPE_CHECKING:
 
 #: Version of the document of host.check --json; raised when a field changes its meaning or goes away.
 SCHEMA = 1
+#: The flags about new stores.
+FORMAT = {
+    "format": "Also make the file system of a store that has none, on its bare disk.",
+    "confirm": "With --format: the labels of the stores to format, with commas, instead of typing them.",
+}
 
 
-@vmtask(
-    Hosts.SEVERAL,
-    help={
-        "format": "Also make the file system of a store that has none, on its bare disk.",
-        "confirm": "With --format: the store's label, instead of typing it; only this store is formatted.",
-    },
-)
+@vmtask(Hosts.SEVERAL, help=FORMAT)
 def setup(
     op: Operator, format: bool = False, confirm: str = "", dry_run: bool = False, yes: bool = False
 ) -> None:
@@ -210,13 +209,7 @@ def iscsi(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
     settingup.set_up_with(op, iscsi.step, dry_run=dry_run)
 
 
-@vmtask(
-    Hosts.SEVERAL,
-    help={
-        "format": "Make the file system of a store that has none, on its bare disk; then set the host up.",
-        "confirm": "With --format: the store's label, instead of typing it; only this store is formatted.",
-    },
-)
+@vmtask(Hosts.SEVERAL, help=FORMAT)
 def ocfs2(
     op: Operator, format: bool = False, confirm: str = "", dry_run: bool = False, yes: bool = False
 ) -> None:

@@ -12,7 +12,7 @@ from tasks.lab.machines.machines import Machines
 from tasks.lab.namespaces import until
 from tasks.lab.problem import LabError
 from tests.lab.fab import Fab
-from tests.machines.conftest import COMMAND, ONE
+from tests.machines.conftest import ONE, operator_of
 
 #: Seconds until the way back begins, and at most until the old network is there.
 PATIENCE, BACK = 40, 120
@@ -60,11 +60,8 @@ def answers(machines: Machines) -> bool:
 @pytest.fixture(scope="module")
 def laptop(machines: Machines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fab]:
     """A laptop with an inventory of its own."""
-    operator = Fab(machines, tmp_path_factory.mktemp("laptop"), seconds=COMMAND)
-    try:
+    with operator_of(machines, tmp_path_factory.mktemp("laptop")) as operator:
         yield operator
-    finally:
-        operator.end_all()
 
 
 @pytest.fixture(scope="module")
