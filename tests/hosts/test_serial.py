@@ -27,4 +27,4 @@ def test_each_console_has_its_configuration(host: Host, wanted: Wanted) -> None:
             "stopbits": "1",
         }.items():
             is_so = found.get(name, "nothing")
-            demand(wanted, value in ("", is_so), f"{path} sets {name} to {is_so}, not to {value}")
+            demand(wanted, value == is_so, f"{path} sets {name} to {is_so}, not to {value}")

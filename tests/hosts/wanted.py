@@ -107,7 +107,10 @@ def _host(ini: Ini, name: str, folder: Path) -> Wanted:
         stores=tuple(_store(ini, one) for one in _members(ini, "stores")),
         consoles=tuple(
             Console(
-                one["name"], one["vmfab_device"], one.get("vmfab_speed", ""), one.get("vmfab_parity", "none")
+                one["name"],
+                one.get("vmfab_device", "/dev/ttyS0"),
+                one.get("vmfab_speed", "115200"),
+                one.get("vmfab_parity", "none"),
             )
             for one in consoles
             if one.get("vmfab_console_host") == name

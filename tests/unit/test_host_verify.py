@@ -21,7 +21,8 @@ vmfab_bridge=br7
 vmstorage ansible_host=10.8.8.100 vmfab_mount=/vmstorage
 archive ansible_host=10.8.8.101 vmfab_mount=/archive vmfab_holds_vms=no vmfab_target_port=3261
 [consoles]
-raid vmfab_console_host=two vmfab_device=/dev/ttyS0 vmfab_speed=9600
+raid vmfab_console_host=two vmfab_device=/dev/ttyS1 vmfab_speed=9600
+switch vmfab_console_host=two
 """
 
 
@@ -76,4 +77,8 @@ def test_the_inventory_is_read_as_ansible_reads_it(inventory: Path) -> None:
     assert (one.bridge, one.storage_address, one.vm_store.mount) == ("br7", "10.8.8.1", "/vmstorage")
     assert one.nodes == {"one": "10.8.8.1", "two": "10.8.8.2"}
     assert [(store.label, store.port) for store in one.stores] == [("vmstorage", 3260), ("archive", 3261)]
-    assert (one.consoles, [console.speed for console in two.consoles]) == ((), ["9600"])
+    assert one.consoles == ()
+    assert [(console.name, console.device, console.speed) for console in two.consoles] == [
+        ("raid", "/dev/ttyS1", "9600"),
+        ("switch", "/dev/ttyS0", "115200"),
+    ]
