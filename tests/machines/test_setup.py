@@ -25,6 +25,7 @@ iscsiadm -m node -o update -n node.startup -v manual
 echo '# by hand' >>/etc/libvirt/hooks/qemu
 crontab -r
 chmod -x /usr/local/bin/restart_running_vms
+systemctl daemon-reload
 """
 
 
