@@ -253,6 +253,16 @@ def test_a_host_that_oopses_reboots(host: Host, wanted: Wanted, name: str, value
     )
 
 
+def test_guests_are_shut_down_before_their_store_goes(host: Host, wanted: Wanted) -> None:
+    # Units stop in the opposite order of their start.
+    earlier = said(host, "systemctl show --property=After --value libvirt-guests.service").split()
+    demand(
+        wanted,
+        "remote-fs.target" in earlier,
+        "at shutdown the stores may be unmounted before libvirt-guests.service has shut the VMs down",
+    )
+
+
 def test_ocfs2_is_not_stopped_under_running_vms(host: Host, wanted: Wanted) -> None:
     """Its init script kills everything that has a file open on the store."""
     state = host.run("systemctl is-enabled ocfs2.service").stdout.strip()

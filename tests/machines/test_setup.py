@@ -106,7 +106,7 @@ def test_what_was_broken_is_named_by_both_and_mended(members: SetUp, machines: M
         "test_serial.py::test_each_console_has_its_configuration",
         "test_store.py::test_a_host_that_oopses_reboots",
         "test_store.py::test_fstab_has_one_line_for_each_store",
-        "test_store.py::test_ocfs2_is_not_stopped_under_running_vms",
+        "test_store.py::test_guests_are_shut_down_before_their_store_goes",
         "test_store.py::test_session_comes_back_after_a_reboot_and_a_short_silence",
     }
     done = fab("-H", TWO, "host.setup", "--yes")
