@@ -8,7 +8,7 @@ from functools import partial
 from tasks.cli import settingup
 from tasks.cli.context import Operator
 from tasks.cluster.asking.session import Session
-from tasks.cluster.errors import HostSilent, Refused, Unknown
+from tasks.cluster.errors import Failed, HostSilent, Refused, Unknown
 from tasks.cluster.setup import ocfs2, ocfs2format
 from tasks.cluster.setup import steps as hostsetup
 from tasks.cluster.setup.ocfs2format import Bare
@@ -54,6 +54,8 @@ def make_file_systems(
             op.say(f"{host}: {now.disk} has the file system {bare.store.file_system}, {uuid}", "green")
     except HostSilent as error:
         raise Unknown(f"{host} does not answer any more ({error.reason}).", AGAIN) from error
+    except Refused as error:
+        raise Failed(error.message, error.hint) from error
     return True
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tasks.cluster.model import StoreHost
 from tasks.cluster.setup import clusterconf, fstab, neighbours, ocfs2
+from tasks.cluster.setup import steps as hostsetup
 from tasks.hostsetup import iscsi as log_in
 from tasks.hostsetup import ocfs2 as mount
 from tasks.hostsetup import setup
@@ -375,6 +376,21 @@ def test_format_does_not_choose_a_disk(bare: StorageDesk) -> None:
     ended = bare.type(mount, hosts=[ONE], format=True, confirm="vmstorage", yes=True)
     assert ended.code == 2
     assert "shows vmhost1 2 disks (/dev/sdb, /dev/sdc)" in ended.err
+
+
+def test_somebody_who_is_faster_with_the_disk_is_seen(
+    bare: StorageDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def apply_late(*given: object, **more: object) -> object:
+        bare.lun.kind = "LVM2_member"
+        return apply(*given, **more)  # type: ignore[arg-type]
+
+    apply = hostsetup.apply
+    monkeypatch.setattr(hostsetup, "apply", apply_late)
+    ended = bare.type(mount, hosts=[ONE], format=True, confirm="vmstorage", yes=True)
+    assert ended.code == 1, ended
+    assert "LVM2_member" in ended.err
+    assert not bare.lun.made_with
 
 
 def test_format_is_for_one_host_and_one_of_the_stores(bare: StorageDesk) -> None:
