@@ -154,4 +154,4 @@ def workers(taken: int) -> int:
 
 def at_once(number: int) -> list[str]:
     """Give pytest's words for so many processes, which take the tests from one queue in their order."""
-    return ["-n", str(number), "--dist", "loadgroup", "--no-loadscope-reorder"] if number > 1 else []
+    return ["-n", str(number), "--no-loadscope-reorder"] if number > 1 else []

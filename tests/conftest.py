@@ -15,6 +15,8 @@ from typing import TypeVar
 
 import hypothesis
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests import leftovers
 
@@ -55,6 +57,18 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, _ended_from_outside)
     config.stash[_MARK] = leftovers.begin()
     config.pluginmanager.register(Interruption(config))
+
+
+class Scheduling(LoadScopeScheduling):
+    """Hands out test by test, but those on machines as one: they build on each other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "machines" if nodeid.startswith("tests/machines/") else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return Scheduling(config, log)
 
 
 class Interruption:

@@ -46,10 +46,8 @@ _broken = pytest.StashKey[dict[str, str]]()
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if not item.path.is_relative_to(HERE):
-            continue
-        item.add_marker(pytest.mark.timeout(PATIENCE))
-        item.add_marker(pytest.mark.xdist_group("machines"))  # by one process, in their order
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.timeout(PATIENCE))
 
 
 @pytest.hookimpl(wrapper=True)
