@@ -41,19 +41,9 @@ def setup(
         fab -H vmhost1,vmhost2,vmhost3 host.setup
         fab -H vmhosts host.setup --format
     """
-    from tasks.cli import wholesetup
+    from tasks.cli import formatting, wholesetup
 
-    labels = _labels(confirm, format=format)
-    wholesetup.set_up(op, format=format, labels=labels, dry_run=dry_run)
-
-
-def _labels(confirm: str, *, format: bool) -> tuple[str, ...]:
-    """The labels of --confirm, which is for --format. Raises Refused without that."""
-    from tasks.cluster.errors import Refused
-
-    if confirm and not format:
-        raise Refused("--confirm is for --format.", "Leave it out, or add --format.")
-    return tuple(filter(None, confirm.split(",")))
+    wholesetup.set_up(op, labels=formatting.labels_of(op, confirm, format=format), dry_run=dry_run)
 
 
 @vmtask(Hosts.FILTER)
@@ -240,9 +230,9 @@ def ocfs2(
     from tasks.cluster.errors import Failed, Refused
     from tasks.cluster.setup import ocfs2
 
-    labels = _labels(confirm, format=format)
+    labels = formatting.labels_of(op, confirm, format=format)
     formatted = False
-    if format:
+    if labels is not None:
         if len(op.hosts) != 1:
             raise Refused("--format acts on one host.", f"Example: fab -H {op.hosts[0]} host.ocfs2 --format")
         with op.session(unhurried=True) as session:

@@ -15,12 +15,18 @@ from tasks.cluster.setup.ocfs2format import Bare
 from tasks.cluster.setup.steps import AGAIN
 
 
-def refuse_labels(op: Operator, labels: Sequence[str]) -> None:
-    """Raise Refused when a label is no store's."""
+def labels_of(op: Operator, confirm: str, *, format: bool) -> tuple[str, ...] | None:
+    """The labels of --confirm; None without --format. Raises Refused for one that is no store's."""
+    if not format:
+        if confirm:
+            raise Refused("--confirm is for --format.", "Leave it out, or add --format.")
+        return None
+    labels = tuple(filter(None, confirm.split(",")))
     known = [store.file_system for store in op.inventory.stores.values()]
     for label in labels:
         if label not in known:
             raise Refused(f"No store has the label {label}.", f"There are {', '.join(known) or 'none'}.")
+    return labels
 
 
 def make_file_systems(
@@ -31,7 +37,6 @@ def make_file_systems(
     A label that is given needs not be typed any more. The cluster is brought online on the host first,
     because mkfs asks it whether others use the disk. Tells whether anything was done.
     """
-    refuse_labels(op, labels)
     wanted = _wanted(op, session, host, labels)
     for bare in wanted:
         _show(op, bare)

@@ -22,17 +22,16 @@ from tasks.cluster.setup.steps import AGAIN, Change, Lacking, Plan, Step
 PATIENCE = 120.0
 
 
-def set_up(op: Operator, *, format: bool, labels: Sequence[str], dry_run: bool) -> None:
-    """Take all steps on the hosts of -H; with `format` also make file systems, of `labels` or all stores.
+def set_up(op: Operator, *, labels: Sequence[str] | None, dry_run: bool) -> None:
+    """Take all steps on the hosts of -H; with `labels` also make file systems (see formatting.labels_of).
 
     All hosts are looked at first: one that is silent or refuses ends it before anything is changed. After one
     question host after host is set up, each step looked at again before it is taken; the first failure ends
     it, and what was not reached is named.
     """
-    formatting.refuse_labels(op, labels)
     with op.session(unhurried=True) as session:
         wanted = {name: sequence.steps(session, name) for name in op.hosts}
-        brought = (ocfs2.FORMAT,) if format else ()
+        brought = () if labels is None else (ocfs2.FORMAT,)
         plans = {name: _planned(session, name, steps, brought) for name, steps in wanted.items()}
         for name, planned in plans.items():
             for one in planned:
@@ -47,7 +46,7 @@ def set_up(op: Operator, *, format: bool, labels: Sequence[str], dry_run: bool) 
         later = any(isinstance(one, Later) for planned in todo.values() for one in planned)
         op.confirm(f"Change {', '.join(todo)}?" + (" What comes later is shown then." if later else ""))
         progress = _Progress(todo)
-        make = partial(formatting.make_file_systems, op, session, labels=labels) if format else None
+        make = None if labels is None else partial(formatting.make_file_systems, op, session, labels=labels)
         try:
             for name, planned in todo.items():
                 _set_up(op, session, name, planned, wanted[name], progress, make)

@@ -153,7 +153,7 @@ class Fab:
 
     def other_laptop(self) -> Fab:
         """The same operator somewhere else: another, empty home."""
-        return Fab(self.lab, self._home.with_name("elsewhere"))
+        return Fab(self.lab, self._home.with_name("elsewhere"), self._seconds)
 
     def use_inventory(self, *more: str, host_variables: str = "") -> None:
         """From now on use the lab's inventory with these lines appended."""
