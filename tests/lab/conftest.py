@@ -44,8 +44,5 @@ def clean_lab(restored_lab: Lab) -> Iterator[Lab]:
 
 @pytest.fixture
 def fab(clean_lab: Lab, tmp_path: Path) -> Iterator[Fab]:
-    operator = Fab(clean_lab, tmp_path / "home")
-    try:
+    with Fab(clean_lab, tmp_path / "home") as operator:
         yield operator
-    finally:
-        operator.end_all()

@@ -139,7 +139,7 @@ class Running:
 
 
 class Fab:
-    """An operator at a laptop of the lab: calls fab, and knows who runs what."""
+    """An operator at a laptop of the lab: calls fab, and knows who runs what. Use it with `with`."""
 
     def __init__(self, lab: Lab, home: Path, seconds: float = 240.0) -> None:
         """`home` is the operator's, `seconds` the time in which any command ends."""
@@ -206,7 +206,10 @@ class Fab:
             env["VMFAB_INVENTORY"] = str(self._inventory)
         return env
 
-    def end_all(self) -> None:
+    def __enter__(self) -> Fab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End what a failed test left running."""
         for running in self._running:
             running.kill()

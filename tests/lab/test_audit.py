@@ -234,11 +234,8 @@ def test_what_cannot_be_looked_at_is_said(fab: Fab) -> None:
 @pytest.fixture
 def lawless(restored_lab: Lab, tmp_path: Path) -> Iterator[Fab]:
     """An operator on a cluster where the law is about to be broken on purpose."""
-    operator = Fab(restored_lab, tmp_path / "home")
-    try:
+    with Fab(restored_lab, tmp_path / "home") as operator:
         yield operator
-    finally:
-        operator.end_all()
 
 
 def test_a_vm_that_runs_on_two_hosts(lawless: Fab) -> None:

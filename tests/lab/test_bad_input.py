@@ -15,12 +15,11 @@ from tests.lab.fab import FOUR, ONE, THREE, TWO, Done, Fab
 def quiet(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fab]:
     """One cluster for all that must not change anything: web runs on vmhost1, vmhost4 is cordoned."""
     lab.restore()
-    fab = Fab(lab, tmp_path_factory.mktemp("bad") / "home")
-    assert fab("-H", FOUR, "drain", "--yes").code == 0
-    lab.add_vm("web", ONE)
-    lab.add_vm("web-01", ONE, start=False)
-    yield fab
-    fab.end_all()
+    with Fab(lab, tmp_path_factory.mktemp("bad") / "home") as fab:
+        assert fab("-H", FOUR, "drain", "--yes").code == 0
+        lab.add_vm("web", ONE)
+        lab.add_vm("web-01", ONE, start=False)
+        yield fab
 
 
 def refused(fab: Fab, *words: str) -> Done:

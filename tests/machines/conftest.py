@@ -102,19 +102,9 @@ def processes_of(root: Path) -> list[str]:
     return found
 
 
-@contextlib.contextmanager
-def operator_of(machines: Machines, home: Path) -> Iterator[Fab]:
-    """An operator at a laptop, with a home of their own."""
-    operator = Fab(machines, home, seconds=COMMAND)
-    try:
-        yield operator
-    finally:
-        operator.end_all()
-
-
 @pytest.fixture(scope="package")
 def fab(machines: Machines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fab]:
-    with operator_of(machines, tmp_path_factory.mktemp("home")) as operator:
+    with Fab(machines, tmp_path_factory.mktemp("home"), seconds=COMMAND) as operator:
         yield operator
 
 

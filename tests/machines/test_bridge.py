@@ -12,13 +12,13 @@ from tasks.lab.machines.machines import Machines
 from tasks.lab.namespaces import until
 from tasks.lab.problem import LabError
 from tests.lab.fab import Fab
-from tests.machines.conftest import ONE, operator_of
+from tests.machines.conftest import COMMAND, ONE
 
 #: Seconds until the way back begins, and at most until the old network is there.
 PATIENCE, BACK = 40, 120
 NIC = "enp0s2"
 #: The files with their modes and texts, and what is in force until the next boot.
-LOOK = "ls -l /etc/netplan; cat /etc/netplan/*; ls /run/netplan 2>/dev/null || true"
+LOOK = "set -e; ls -l /etc/netplan; cat /etc/netplan/*; [ ! -d /run/netplan ] || ls /run/netplan"
 #: A VLAN that the switch does not carry: as far as the network goes, the host is off.
 WRONG = "vmfab_vlan=99"
 
@@ -60,7 +60,7 @@ def answers(machines: Machines) -> bool:
 @pytest.fixture(scope="module")
 def laptop(machines: Machines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fab]:
     """A laptop with an inventory of its own."""
-    with operator_of(machines, tmp_path_factory.mktemp("laptop")) as operator:
+    with Fab(machines, tmp_path_factory.mktemp("laptop"), seconds=COMMAND) as operator:
         yield operator
 
 

@@ -34,7 +34,7 @@ def typed(fab: Fab, *words: str) -> Done:
 
 def restarts(machines: Machines, host: str) -> list[str]:
     """What the restart script has logged on a host, without time and host."""
-    lines = machines.run(host, "sh", "-c", f"cat {LOG} 2>/dev/null || true").stdout.splitlines()
+    lines = machines.run(host, "sh", "-c", f"[ ! -e {LOG} ] || cat {LOG}").stdout.splitlines()
     return [
         re.sub(r"^\S+ \S+ \S+ ", "", line).removeprefix(f"{host} ") for line in lines if f" {host} " in line
     ]
