@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import pytest
 
 from tasks.cli import exits
 from tasks.cli.context import Operator
@@ -14,6 +17,7 @@ from tasks.cli.output import Output, Stream
 from tasks.cli.task import VmTask
 from tests.sim.cluster import SimCluster
 from tests.sim.link import Laptop
+from tests.sim.scheduler import SimKilled
 
 NASTY = ("-rf", "web server", "it's $HOME", 'a"b', "größe", "$(reboot)", "web[1]", "a,b")
 
@@ -33,6 +37,15 @@ class Ended:
     @property
     def text(self) -> str:
         return self.out + self.err
+
+
+def executed_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Give the tasks a terminal; collects the commands that would have taken the place of fab."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(os, "execvp", lambda name, words: commands.append(words))
+    return commands
 
 
 class Desk:
@@ -63,6 +76,13 @@ class Desk:
         )
         code = exits.ending(lambda: task.answer(operator, *args, **flags) or 0, output)
         return Ended(code, out.getvalue(), err.getvalue())
+
+    def type_or_die(self, task: VmTask, *args: Any, **more: Any) -> Ended | None:
+        """The same; None when its laptop is killed on the way."""
+        try:
+            return self.type(task, *args, **more)
+        except SimKilled:
+            return None
 
     def beside(self, laptop: Laptop, task: VmTask, *args: Any, **more: Any) -> Callable[[], Ended]:
         """The same on another laptop, at the same time; call the answer for its end."""

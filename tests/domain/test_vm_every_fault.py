@@ -11,15 +11,11 @@ from tasks.vmpower import shutdown, start
 from tests.domain.desk import Desk, Ended
 from tests.domain.test_move_every_fault import FAULTS
 from tests.sim.cluster import SimCluster
-from tests.sim.scheduler import SimKilled
 
 
 def attempt(desk: Desk, task: VmTask, *hosts: str) -> Ended | None:
-    """One call; None when its laptop was killed."""
-    try:
-        return desk.type(task, "web", hosts=hosts)
-    except SimKilled:
-        return None
+    """One call about the VM; None when its laptop was killed."""
+    return desk.type_or_die(task, "web", hosts=hosts)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -9,11 +9,10 @@ import pytest
 from tasks.cluster.setup import afterboot
 from tasks.host import save_running
 from tasks.hostsetup import autostart
-from tests.domain.desk import Desk, Ended
+from tests.domain.desk import Desk
 from tests.domain.test_move_every_fault import FAULTS
 from tests.sim.cluster import SimCluster
 from tests.sim.host import SimHost
-from tests.sim.scheduler import SimKilled
 
 ONE, TWO, THREE = "vmhost1", "vmhost2", "vmhost3"
 ENTRY = f"@reboot {afterboot.SCRIPT}\n"
@@ -161,11 +160,7 @@ def test_every_fault_at_every_request(fault: str, when: str) -> None:
             sim[ONE].definitions[vm.uuid].autostart = True
             sim[ONE].disk.crontab = "@daily theirs"
             rule = sim.faults.on(FAULTS[fault](), n=n, when=when)
-            ended: Ended | None
-            try:
-                ended = desk.type(autostart, hosts=[ONE], yes=True)
-            except SimKilled:
-                ended = None
+            ended = desk.type_or_die(autostart, hosts=[ONE], yes=True)
             sim.faults.clear()
             if ended is not None and ended.code == 0:
                 assert is_set_up(sim[ONE]), ended

@@ -11,7 +11,7 @@ from tasks.cluster.asking.session import CONNECT, UNHURRIED
 from tasks.cluster.setup import bridge
 from tasks.cluster.setup.bridgeplan import OWN
 from tasks.hostsetup import bridge as bridge_task
-from tests.domain.desk import Desk, Ended
+from tests.domain.desk import Desk
 from tests.domain.test_move_every_fault import FAULTS
 from tests.sim.cluster import SimCluster
 from tests.sim.lan import BY_HAND, SimLan
@@ -199,11 +199,7 @@ def test_every_fault_at_every_request(fault: str, when: str) -> None:
             lan, desk = sim[ONE].lan, Desk(sim)
             lan.unbridge()
             rule = sim.faults.on(FAULTS[fault](), n=n, when=when)
-            ended: Ended | None
-            try:
-                ended = desk.type(bridge_task, hosts=[ONE], yes=True)
-            except SimKilled:
-                ended = None
+            ended = desk.type_or_die(bridge_task, hosts=[ONE], yes=True)
             sim.faults.clear()
             assert ended is None or ended.code != 0 or is_bridged(lan), ended
             assert ended is None or ended.code not in (1, 2) or is_old(lan), ended

@@ -10,11 +10,9 @@ import pytest
 
 from tasks.cluster.setup import iscsi, iscsiadm
 from tasks.hostsetup import iscsi as log_in
-from tests.domain.desk import Ended
 from tests.domain.storagedesk import IQN, ONE, PORTAL, STORE, THREE, TWO, StorageDesk
 from tests.domain.test_move_every_fault import FAULTS
 from tests.sim.cluster import SimCluster
-from tests.sim.scheduler import SimKilled
 from tests.sim.storage import Lun, Target
 
 SECRET = "Sesam-0pen!#x"
@@ -299,11 +297,7 @@ def test_every_fault_at_every_request(fault: str, when: str, tmp_path: Path) -> 
             desk.with_chap(tmp_path, SECRET)
             before = desk.files(ONE)
             rule = sim.faults.on(FAULTS[fault](), n=n, when=when)
-            ended: Ended | None
-            try:
-                ended = desk.type(log_in, hosts=[ONE], yes=True)
-            except SimKilled:
-                ended = None
+            ended = desk.type_or_die(log_in, hosts=[ONE], yes=True)
             sim.faults.clear()
             if ended is not None:
                 assert SECRET not in ended.text

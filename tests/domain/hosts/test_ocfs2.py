@@ -13,11 +13,9 @@ from tasks.cluster.setup import steps as hostsetup
 from tasks.hostsetup import iscsi as log_in
 from tasks.hostsetup import ocfs2 as mount
 from tasks.hostsetup import setup
-from tests.domain.desk import Ended
 from tests.domain.storagedesk import MADE, ONE, STORE, THREE, TWO, StorageDesk
 from tests.domain.test_move_every_fault import FAULTS
 from tests.sim.cluster import SimCluster
-from tests.sim.scheduler import SimKilled
 from tests.sim.storage import Lun, Target
 
 LINE = "LABEL=vmstorage /vmstorage ocfs2 _netdev,noatime,x-systemd.requires=o2cb.service 0 0\n"
@@ -465,11 +463,7 @@ def test_a_fault_at_every_other_request(fault: str, when: str) -> None:
             desk.inventory["hosts"] = {ONE: replace(hosts[ONE], node=5), TWO: hosts[TWO]}
             before = desk.files(ONE), desk.files(TWO)
             rule = sim.faults.on(FAULTS[fault](), n=n, when=when)
-            ended: Ended | None
-            try:
-                ended = desk.type(mount, hosts=[ONE], yes=True)
-            except SimKilled:
-                ended = None
+            ended = desk.type_or_die(mount, hosts=[ONE], yes=True)
             sim.faults.clear()
             if ended is not None and ended.code == 0:
                 assert is_set_up(desk), ended

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 
 import pytest
@@ -11,7 +10,7 @@ from tasks.cluster.model import Console
 from tasks.cluster.setup import serial as consoles
 from tasks.host import console
 from tasks.hostsetup import check, serial
-from tests.domain.desk import Desk
+from tests.domain.desk import Desk, executed_on_a_terminal
 from tests.sim.cluster import SimCluster
 
 ONE, TWO = "vmhost1", "vmhost2"
@@ -70,11 +69,7 @@ def test_without_minicom_the_packages_are_named(sim: SimCluster, desk: Desk) -> 
 
 @pytest.fixture
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    commands: list[list[str]] = []
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.setattr(os, "execvp", lambda name, words: commands.append(words))
-    return commands
+    return executed_on_a_terminal(monkeypatch)
 
 
 def test_console_opens_minicom_on_the_host_of_the_line(

@@ -9,11 +9,10 @@ import pytest
 from tasks.cluster.setup import afterboot, packages, releases, sequence
 from tasks.hostsetup import check, setup
 from tasks.hostsetup import packages as install
-from tests.domain.desk import Desk, Ended
+from tests.domain.desk import Desk
 from tests.domain.test_move_every_fault import FAULTS
 from tests.sim.apt import Apt
 from tests.sim.cluster import SimCluster
-from tests.sim.scheduler import SimKilled
 
 ONE, TWO, THREE = "vmhost1", "vmhost2", "vmhost3"
 NAMES = [package.name for package in releases.packages(releases.RELEASES[0])]
@@ -181,11 +180,7 @@ def test_faults_all_along(fault: str, when: str) -> None:
             strip(sim, ONE)
             sim.add_vm("web", TWO)
             rule = sim.faults.on(FAULTS[fault](), n=n, when=when)
-            ended: Ended | None
-            try:
-                ended = desk.type(setup, hosts=[ONE], yes=True)
-            except SimKilled:
-                ended = None
+            ended = desk.type_or_die(setup, hosts=[ONE], yes=True)
             sim.faults.clear()
             if ended is not None and ended.code == 2:
                 assert not apt(sim).history, ended

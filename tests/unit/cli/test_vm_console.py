@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from tasks.cluster.model import Host, Inventory
 from tasks.cluster.remote.console import terminal_command
 from tasks.vm import console
-from tests.domain.desk import Desk
+from tests.domain.desk import Desk, executed_on_a_terminal
 from tests.sim.cluster import SimCluster
 
 UUID = "0badcafe-0000-4000-8000-000000000001"
@@ -80,12 +79,7 @@ def test_needs_a_terminal() -> None:
 
 @pytest.fixture
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """A terminal, and the commands that would have taken the place of fab."""
-    commands: list[list[str]] = []
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.setattr(os, "execvp", lambda name, words: commands.append(words))
-    return commands
+    return executed_on_a_terminal(monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["-rf", "it's $HOME", "größe", "web"])
