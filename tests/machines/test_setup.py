@@ -9,9 +9,10 @@ import socket
 import pytest
 
 from tasks.cluster.setup import iscsiadm, sequence
+from tasks.lab.machines import recipe
 from tasks.lab.machines.machines import Machines
 from tests.lab.fab import Fab
-from tests.machines.conftest import BOTH, ONE, SECRET, TWO, SetUp
+from tests.machines.conftest import BOTH, ONE, RELEASE, SECRET, TWO, SetUp
 
 STEPS = [stage.name for stage in sequence.STAGES]
 #: Breaks one thing of nearly every step, as hands and upgrades do, without taking the store away.
@@ -86,7 +87,9 @@ def test_the_stores_password_shows_nowhere(members: SetUp, machines: Machines) -
     script = places.format(*[shlex.quote(SECRET)] * 2)
     found = machines.run(ONE, "sh", "-c", script, check=False, timeout=600).stdout
     (session,) = iscsiadm.logins(machines.run(ONE, "iscsiadm", "-m", "session", "-P", "3").stdout)
-    record = iscsiadm.Record(session.target, "10.77.1.10", 3260, 1, "vmfab").path
+    old = recipe.choose(RELEASE).name in ("bookworm", "jammy", "noble")
+    folder = "/etc/iscsi" if old else "/var/lib/iscsi"
+    record = f"{folder}/nodes/{session.target}/10.77.1.10,3260,1/vmfab"
     assert found.split() == [record, "0"]
     assert machines.run(ONE, "stat", "-c", "%a %U", record).stdout == "600 root\n"
     assert (session.iface, session.nic, session.state) == ("vmfab", "enp0s3", "LOGGED_IN")

@@ -69,6 +69,8 @@ class Storage:
         self.network = network
         self.address: str | None = address
         self.hostname = host.name
+        #: where its open-iscsi keeps its records
+        self.folder = iscsiadm.OLD_FOLDER
         self.sessions: list[Session] = []
         self.disks: dict[str, Lun] = {}
         self.nodes: set[str] | None = None
@@ -120,6 +122,7 @@ class Storage:
         """Run one of its programs; None when it is another's."""
         programs: dict[str, Callable[[list[str]], Ended | None]] = {
             "iscsiadm": self._iscsiadm,
+            "test": self._test,
             "ip": self._ip,
             "systemctl": self._systemctl,
             "udevadm": lambda argv: (0, "", ""),
@@ -153,6 +156,9 @@ class Storage:
             nics[1]["addr_info"] = [{"family": "inet", "local": self.address, "prefixlen": 24}]
         return 0, json.dumps(nics), ""
 
+    def _test(self, argv: list[str]) -> Ended | None:
+        return (int(self.folder != argv[-1]), "", "") if argv[-1] == iscsiadm.FOLDER else None
+
     def _iscsiadm(self, argv: list[str]) -> Ended | None:
         if argv[1] == "--version":
             return 0, "iscsiadm version 2.1.8\n", ""
@@ -169,7 +175,7 @@ class Storage:
         record = iscsiadm.Record(word["-T"], address, int(port), int(group or "-1"), word["-I"])
         if word.get("-o") == "new":
             text = f"# BEGIN RECORD 2.1.8\nnode.name = {record.target}\nnode.startup = manual\n# END RECORD\n"
-            self.files[record.path] = (text, 0o600)
+            self.files[record.path(self.folder)] = (text, 0o600)
             return 0, "", ""
         return self._log_in(record)
 
@@ -182,9 +188,10 @@ class Storage:
 
     def _records(self) -> list[iscsiadm.Record]:
         found = []
+        nodes = f"{self.folder}/nodes/"
         for path in sorted(self.files):
-            if path.startswith(f"{iscsiadm.RECORDS}/"):
-                target, portal, *iface = path.removeprefix(f"{iscsiadm.RECORDS}/").split("/")
+            if path.startswith(nodes):
+                target, portal, *iface = path.removeprefix(nodes).split("/")
                 address, port, *group = portal.split(",")
                 name = iface[0] if iface else iscsiadm.setting(self.files[path][0], "iface.iscsi_ifacename")
                 number = int(group[0]) if group else -1
@@ -199,7 +206,7 @@ class Storage:
         return (0, out, "") if out else (21, "", "iscsiadm: No records found\n")
 
     def _log_in(self, record: iscsiadm.Record) -> Ended:
-        text = self.files[record.path][0]
+        text = self.files[record.path(self.folder)][0]
         target = next((t for t in self.network.targets if t.name == record.target), None)
         if target is None or self.network.down:
             return 8, "", "iscsiadm: initiator reported error (8 - connection timed out)\n"
@@ -237,7 +244,7 @@ class Storage:
 
     def _start_logins(self) -> None:
         for record in self._records():
-            if iscsiadm.setting(self.files[record.path][0], "node.startup") == "automatic":
+            if iscsiadm.setting(self.files[record.path(self.folder)][0], "node.startup") == "automatic":
                 self._log_in(record)
 
     # -- systemd -------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def test_records() -> None:
         MINE,
         Record(IQN, "fd00::10", 3260, 1, "default"),
     )
-    assert MINE.path == f"/etc/iscsi/nodes/{IQN}/192.168.0.10,3260,1/vmfab"
+    assert MINE.path("/etc/iscsi") == f"/etc/iscsi/nodes/{IQN}/192.168.0.10,3260,1/vmfab"
     assert MINE.portal == "192.168.0.10:3260"
     assert Record(IQN, "fd00::10", 3260, 1, "x").portal == "[fd00::10]:3260"
     assert iscsiadm.records("") == ()

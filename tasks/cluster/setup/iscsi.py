@@ -20,7 +20,6 @@ from tasks.cluster.setup.steps import AlreadySo, Change, Finding, Lacking, OwnFi
 INITIATOR = "/etc/iscsi/initiatorname.iscsi"
 #: vmfab's iface record, which binds sessions to the storage NIC.
 IFACE = "vmfab"
-IFACE_FILE = f"/etc/iscsi/ifaces/{IFACE}"
 #: As Debian and Ubuntu make it up.
 _NAMES_BEGIN = "iqn.1993-08.org.debian:01:"
 #: Seconds that I/O waits for a lost connection to come back until it fails: with a single path, long.
@@ -106,6 +105,12 @@ def _told(ops: HostOps, *words: str) -> str:
     if ended.rc != 0:
         raise HostError(ops.host, "bad-request", f"iscsiadm -m {' '.join(words)}: {ended.said}")
     return ended.out
+
+
+def folder(ops: HostOps) -> str:
+    """The folder in which the host's open-iscsi keeps its records."""
+    new = run(ops, ["test", "-d", iscsiadm.FOLDER]).rc == 0
+    return iscsiadm.FOLDER if new else iscsiadm.OLD_FOLDER
 
 
 def target_of(ops: HostOps, store: StoreHost) -> Record | None:
@@ -273,7 +278,7 @@ class Iface:
 
     def look(self, ops: HostOps) -> Finding:
         text = templates.render("iscsi-iface.j2", iface=IFACE, nic=storage_nic(ops, self.host))
-        return OwnFile(IFACE_FILE, text, 0o600).look(ops)
+        return OwnFile(iscsiadm.iface_path(folder(ops), IFACE), text, 0o600).look(ops)
 
 
 def storage_nic(ops: HostOps, host: Host) -> str:
@@ -309,28 +314,28 @@ class NodeRecord:
                 return later(self, what, "made: its target is asked for once the host has an initiator name")
             record = discovered(ops, self.store)
         wanted = self._settings(ops)
-        found = ops.file_read(record.path)
+        path = record.path(folder(ops))
+        found = ops.file_read(path)
         if found.text is None:
             shown = iscsiadm.masked("", "".join(f"{name} = {value}\n" for name, value in wanted.items()))[1]
             made = record
 
             def make(ops: HostOps) -> str:
                 _iscsiadm(ops, *made.words, "-o", "new")
-                self._write(ops, made, wanted)
+                self._write(ops, path, wanted)
                 return made.target
 
-            return Change(what, "made", make, diff(record.path, None, shown))
+            return Change(what, "made", make, diff(path, None, shown))
         after = iscsiadm.with_settings(found.text, wanted)
         if after == found.text and found.mode == 0o600:
             return AlreadySo(what, f"has {record.target} logged in at boot, through {IFACE}")
-        present = record
 
         def edit(ops: HostOps) -> str:
-            self._write(ops, present, wanted)
+            self._write(ops, path, wanted)
             return "it counts from the next login on"
 
         why = "edited" if after != found.text else f"mode {found.mode:04o} becomes 0600"
-        return Change(what, why, edit, diff(record.path, *iscsiadm.masked(found.text, after)))
+        return Change(what, why, edit, diff(path, *iscsiadm.masked(found.text, after)))
 
     def _settings(self, ops: HostOps) -> Mapping[str, str]:
         wanted = {
@@ -348,11 +353,11 @@ class NodeRecord:
             }
         return wanted
 
-    def _write(self, ops: HostOps, record: Record, wanted: Mapping[str, str]) -> None:
+    def _write(self, ops: HostOps, path: str, wanted: Mapping[str, str]) -> None:
         """Edit the record's file, not with iscsiadm: that takes the secret from its command line."""
-        found = ops.file_read(record.path)
+        found = ops.file_read(path)
         if found.text is None:
-            raise Failed(f"{ops.host}: iscsiadm has made no record {record.path}.", "Look at it there.")
+            raise Failed(f"{ops.host}: iscsiadm has made no record {path}.", "Look at it there.")
         _replace_record(ops, found, iscsiadm.with_settings(found.text, wanted))
 
 
@@ -370,27 +375,29 @@ class OnlyPath:
             return later(self, what, "kept from logging in by themselves, if they have the same target")
         if mine is None:
             return AlreadySo(what, "there are none")
-        changed: list[tuple[Record, str, str]] = []
+        changed: list[tuple[Record, str, str, str]] = []
+        where = folder(ops)
         for record in all_of_them:
             if record.target != mine.target or record == mine:
                 continue
-            text = ops.file_read(record.path).text or ""
+            path = record.path(where)
+            text = ops.file_read(path).text or ""
             if iscsiadm.setting(text, "node.startup") not in (None, "manual"):
-                changed.append((record, text, iscsiadm.with_settings(text, _MANUAL)))
+                changed.append((record, path, text, iscsiadm.with_settings(text, _MANUAL)))
         if not changed:
             return AlreadySo(what, "none logs in by itself")
 
-        ways = ", ".join(f"{record.portal} through {record.iface}" for record, _, _ in changed)
+        ways = ", ".join(f"{record.portal} through {record.iface}" for record, *_ in changed)
 
         def calm(ops: HostOps) -> str:
-            for record, text, after in changed:
-                found = ops.file_read(record.path)
+            for _, path, text, after in changed:
+                found = ops.file_read(path)
                 if found.text != text:
-                    raise Failed(f"{ops.host}: somebody else has changed {record.path}.", "Try again.")
+                    raise Failed(f"{ops.host}: somebody else has changed {path}.", "Try again.")
                 _replace_record(ops, found, after)
             return f"{ways}; sessions that there are go on"
 
-        shown = "".join(diff(r.path, *iscsiadm.masked(text, after)) for r, text, after in changed)
+        shown = "".join(diff(path, *iscsiadm.masked(text, after)) for _, path, text, after in changed)
         return Change(what, "kept from logging in by themselves", calm, shown)
 
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-#: Where open-iscsi keeps its node records: FOLDER/TARGET/ADDRESS,PORT,GROUP/IFACE.
-RECORDS = "/etc/iscsi/nodes"
+#: Where open-iscsi keeps its records: since 2.1.10 in the first, which its package makes; before in the 2nd.
+FOLDER, OLD_FOLDER = "/var/lib/iscsi", "/etc/iscsi"
 #: iscsiadm's exit code when there is nothing of the kind asked for.
 NONE_FOUND = 21
 #: and when the target did not accept the account.
@@ -27,10 +27,10 @@ class Record:
     group: int
     iface: str
 
-    @property
-    def path(self) -> str:
-        where = f"{RECORDS}/{self.target}/{self.address},{self.port}"
-        # A record that was made without its portal group is a file in the folder's place.
+    def path(self, folder: str) -> str:
+        """Its file, on a host whose open-iscsi keeps its records in this folder."""
+        where = f"{folder}/nodes/{self.target}/{self.address},{self.port}"
+        # A record that was made without its portal group is a file in the place of its folder.
         return where if self.group < 0 else f"{where},{self.group}/{self.iface}"
 
     @property
@@ -60,6 +60,11 @@ class Login:
     @property
     def well(self) -> bool:
         return self.state == "LOGGED_IN"
+
+
+def iface_path(folder: str, iface: str) -> str:
+    """The file of an iface record, on a host whose open-iscsi keeps its records in this folder."""
+    return f"{folder}/ifaces/{iface}"
 
 
 def portal(address: str, port: int) -> str:

@@ -26,19 +26,21 @@ def desk(sim: SimCluster) -> StorageDesk:
 
 def is_set_up(desk: StorageDesk, host: str = ONE) -> bool:
     there = desk.at(host)
-    record, mode = there.files.get(RECORD.path, ("", 0))
+    record, mode = there.files.get(RECORD.path(there.folder), ("", 0))
     return (
         mode == 0o600
         and iscsiadm.setting(record, "node.startup") == "automatic"
         and iscsiadm.setting(record, "node.session.timeo.replacement_timeout") == "120"
         and iscsiadm.setting(record, "iface.net_ifacename") == "enp2s0"
-        and "iface.net_ifacename = enp2s0\n" in there.files[iscsi.IFACE_FILE][0]
+        and "iface.net_ifacename = enp2s0\n" in there.files[f"{there.folder}/ifaces/vmfab"][0]
         and [(s.target, s.portal) for s in there.sessions] == [(desk.target, PORTAL)]
         and {"open-iscsi.service", "iscsid.socket"} <= there.enabled
     )
 
 
-def test_it_logs_in_and_is_content_then(sim: SimCluster, desk: StorageDesk) -> None:
+@pytest.mark.parametrize("folder", ["/etc/iscsi", "/var/lib/iscsi"])
+def test_it_logs_in_and_is_content_then(sim: SimCluster, desk: StorageDesk, folder: str) -> None:
+    desk.at(ONE).folder = folder
     ended = desk.type(log_in, hosts=[ONE], yes=True)
     assert ended.code == 0, ended
     assert is_set_up(desk)
@@ -68,12 +70,13 @@ def test_the_secret_shows_nowhere(sim: SimCluster, desk: StorageDesk, tmp_path: 
     shown = desk.type(log_in, hosts=[ONE], dry_run=True)
     ended = desk.type(log_in, hosts=[ONE], yes=True)
     assert ended.code == 0, ended
-    text, mode = desk.at(ONE).files[RECORD.path]
+    path = RECORD.path(desk.at(ONE).folder)
+    text, mode = desk.at(ONE).files[path]
     assert iscsiadm.setting(text, "node.session.auth.password") == SECRET
     assert iscsiadm.setting(text, "node.session.auth.username") == "vmhosts"
     assert mode == 0o600
     assert "+node.session.auth.password = ********" in shown.out
-    assert [path for path, (text, _) in sim[ONE].disk.files.items() if SECRET in text] == [RECORD.path]
+    assert [path for path, (text, _) in sim[ONE].disk.files.items() if SECRET in text] == [path]
     desk.with_chap(tmp_path, "Another-One-9")
     changed = desk.type(log_in, hosts=[ONE], yes=True)
     assert "+node.session.auth.password = ******** (another)" in changed.out
@@ -187,7 +190,7 @@ def test_a_second_portal_gives_no_second_session(sim: SimCluster, desk: StorageD
     desk.target.portals = (PORTAL, "10.9.9.9:3260")
     second = iscsiadm.Record(IQN, "10.9.9.9", 3260, 1, "default")
     text = "node.name = x\nnode.startup = automatic\nnode.conn[0].startup = automatic\n"
-    desk.at(ONE).files[second.path] = (text, 0o600)
+    desk.at(ONE).files[second.path("/etc/iscsi")] = (text, 0o600)
     ended = desk.type(log_in, hosts=[ONE], yes=True)
     assert ended.code == 0, ended
     assert is_set_up(desk)
@@ -198,7 +201,7 @@ def test_a_second_portal_gives_no_second_session(sim: SimCluster, desk: StorageD
 
 def test_a_session_by_another_way_goes_on_until_the_next_boot(sim: SimCluster, desk: StorageDesk) -> None:
     by_hand = iscsiadm.Record(IQN, "192.168.0.10", 3260, 1, "default")
-    desk.at(ONE).files[by_hand.path] = ("node.startup = automatic\n", 0o600)
+    desk.at(ONE).files[by_hand.path("/etc/iscsi")] = ("node.startup = automatic\n", 0o600)
     desk.at(ONE).log_in(desk.target, PORTAL, "default")
     ended = desk.type(log_in, hosts=[ONE], yes=True)
     assert ended.code == 0, ended
@@ -210,11 +213,12 @@ def test_a_session_by_another_way_goes_on_until_the_next_boot(sim: SimCluster, d
 
 def test_a_record_that_was_made_without_its_portal_group_is_used(desk: StorageDesk) -> None:
     old = replace(RECORD, group=-1)
-    assert old.path == f"/etc/iscsi/nodes/{IQN}/192.168.0.10,3260"
+    path = old.path("/etc/iscsi")
+    assert path == f"/etc/iscsi/nodes/{IQN}/192.168.0.10,3260"
     text = "iface.iscsi_ifacename = vmfab\nnode.startup = manual\n"
-    desk.at(ONE).files[old.path] = (text, 0o600)
+    desk.at(ONE).files[path] = (text, 0o600)
     assert desk.type(log_in, hosts=[ONE], yes=True).code == 0
-    assert iscsiadm.setting(desk.at(ONE).files[old.path][0], "node.startup") == "automatic"
+    assert iscsiadm.setting(desk.at(ONE).files[path][0], "node.startup") == "automatic"
     assert len(desk.at(ONE).sessions) == 1
 
 
