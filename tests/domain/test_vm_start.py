@@ -54,6 +54,26 @@ def test_who_shares_its_image_does_not_come_back_at_a_boot(sim: SimCluster, desk
         assert (sim.where(web), sim.where(twin)) == ((), ("vmhost3",))
 
 
+@pytest.mark.parametrize(("patience", "code"), [(1.0, 3), (5.0, 0)])
+def test_a_busy_host_is_waited_for(sim: SimCluster, desk: Desk, patience: float, code: int) -> None:
+    """What the others said is too old when it answers after 3 s: it has to become quicker."""
+    desk.inventory["patience"] = patience
+    with sim:
+        vm = sim.add_vm("web", "vmhost3", running=False)
+        sim.faults.on(
+            lambda call: call.cluster.wait(3.0),
+            op="running",
+            host="vmhost1",
+            n=None,
+            match=lambda call: call.at < 60,
+        )
+        ended = desk.type(start, "web")
+        assert ended.code == code, ended
+        assert sim.where(vm) == (() if code else ("vmhost3",))
+        assert ("the first answers are too old after 2 s" in ended.text) == bool(code)
+        assert ("Nothing was started" in ended.text) == bool(code)
+
+
 def test_does_not_start_what_another_host_would_start_again(sim: SimCluster, desk: Desk) -> None:
     with sim:
         vm = sim.add_vm("web", "vmhost1", also_defined_on=("vmhost2",))

@@ -30,7 +30,8 @@ def test_hosts_are_bare_servers_of_one_release(machines: Machines) -> None:
     assert said == ["00-installer-config.yaml", recipe.choose(RELEASE).name]
     failed = machines.run(ONE, "systemctl", "--failed", "--no-legend", "--plain").stdout
     assert failed == ""
-    assert "login:" in machines.console(ONE).read_text(errors="replace")
+    console = machines.console(ONE)
+    until(lambda: "login:" in console.read_text(errors="replace"), 120.0, "a login prompt on its console")
 
 
 def test_a_host_can_install_all_that_it_needs_without_a_way_out(machines: Machines) -> None:

@@ -122,6 +122,8 @@ def test_a_host_without_power_is_evacuated(machines: Machines, fab: Fab, guests:
     while done.code == 2 and "Missing: " in done.out and time.monotonic() < end:
         time.sleep(5)
         done = fab(*words)
+    if "less busy" in done.said:  # the same command goes on
+        done = typed(fab, *words)
     assert done.code == 0, done.said
     for name, boots in {"web": 5, "db": 4}.items():
         guests.await_counting(name, boots)

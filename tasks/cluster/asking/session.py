@@ -20,6 +20,8 @@ from tasks.cluster.model import HostFacts, Inventory, RunningNow, Silent, Snapsh
 #: after which `status` has to say that it is silent.
 CONNECT = 5.0
 ANSWER = 9.0
+#: Seconds that a host which stopped answering in the middle of a move gets to come back before we give up.
+COMEBACK = 30.0
 #: Times longer for who has time: a host that is being set up, or has just booted, may be busy.
 UNHURRIED = 4.0
 
@@ -40,14 +42,16 @@ class Session:
         working: Working | None = None,
         patience: float = 1.0,
     ) -> None:
-        """`working` hears what long work on a host is at. Logins and answers get `patience` times longer than
-        usual, or as many times as the inventory says.
+        """`working` hears what long work on a host is at. Logins, answers and hosts that come back get
+        `patience` times longer than usual, or as many times as the inventory says.
         """
         self.inventory = inventory
         self.clock = clock or Clock()
         self._connector = connector
         self._working = working
         self._patience = max(patience, inventory.patience)
+        #: Seconds that a host which stopped answering in the middle of a move gets to come back.
+        self.comeback = COMEBACK * self._patience
         self._ops: dict[str, Future[HostOps]] = {}
         #: hosts that are proved to be dead, and what tells that they still are
         self._fences: dict[str, Callable[[], str]] = {}

@@ -16,7 +16,7 @@ from tasks.cluster.errors import Failed, HostError, HostSilent, Unknown, VmfabEr
 from tasks.cluster.events import Event, Notify, Phase
 from tasks.cluster.model import Domain, HostFacts, Move, Outcome, Refusal, Silent, Snapshot
 from tasks.cluster.moving.batch import Rest
-from tasks.cluster.moving.proof import PATIENCE, trace_of
+from tasks.cluster.moving.proof import trace_of
 from tasks.cluster.moving.starting import RunsAlready, Starter, StartFailed
 from tasks.cluster.moving.stopping import Stopper
 from tasks.cluster.planning.census import Census
@@ -292,7 +292,7 @@ class ColdMove:
         A source that lost its power now and came back would otherwise start it a second time. Raises
         StartFailed when the source cannot, Unknown when it stopped answering and did not come back.
         """
-        end = self._clock.monotonic() + PATIENCE
+        end = self._clock.monotonic() + self._session.comeback
         while not self._released:
             try:
                 self._use(self._move.source, self._let_go)

@@ -10,9 +10,6 @@ from tasks.cluster.clock import Clock
 from tasks.cluster.errors import Unknown
 from tasks.cluster.model import Evidence, RunningNow, Silent, Vm, evidence_of
 
-#: Seconds that a host which stopped answering in the middle of a move gets to come back before we give up.
-PATIENCE = 30.0
-
 #: Seconds within which all answers of a round have to come. When a host is slow, what the others said before
 #: it is old by then: somebody may have started the VM there by hand in the meantime.
 MOMENT = 2.0
@@ -68,15 +65,13 @@ def trace_of(vm: Vm, images: frozenset[str], seen: Mapping[str, RunningNow | Sil
     return Trace(vm, tuple(evidence), tuple(silent), stores)
 
 
-def look_patiently(
-    session: Session, vm: Vm, images: frozenset[str], clock: Clock, *, patience: float = PATIENCE
-) -> Trace:
-    """Ask until every host has answered in one short round, or `patience` seconds are over.
+def look_patiently(session: Session, vm: Vm, images: frozenset[str], clock: Clock) -> Trace:
+    """Ask until every host has answered in one short round, or the session's time to come back is over.
 
     Ends at once when the VM is seen running, because then nothing needs to be proved any more. Raises
     Unknown when all hosts answer but never within MOMENT.
     """
-    end = clock.monotonic() + patience
+    end = clock.monotonic() + session.comeback
     rounds = 0
     while True:
         rounds += 1

@@ -14,7 +14,7 @@ from tasks.cluster.clock import Clock
 from tasks.cluster.errors import Failed, HostError, HostSilent, Unknown, VmfabError
 from tasks.cluster.events import Event, Notify, Phase
 from tasks.cluster.model import Vm
-from tasks.cluster.moving.proof import PATIENCE, look_patiently, require_off
+from tasks.cluster.moving.proof import look_patiently, require_off
 from tasks.cluster.store.locks import Lock, Locked
 
 #: Seconds for which a started VM is watched before it counts as running.
@@ -141,9 +141,9 @@ class Starter:
         return self._clock.monotonic()
 
     def _observe_unanswered(self, host: str, reason: str) -> float:
-        """The start was sent, its answer is lost. Look as long as patience lasts; never send it again."""
+        """The start was sent, its answer is lost. Look until it had time to come back; never send again."""
         self._unanswered = host
-        end = self._clock.monotonic() + PATIENCE
+        end = self._clock.monotonic() + self._session.comeback
         while True:
             answered = False
             try:
@@ -169,7 +169,7 @@ class Starter:
     def watch(self, host: str, seconds: float = WATCH) -> None:
         """Watch that it stays up. Raises StartFailed when it went off again, Unknown when nobody can say."""
         self._tell(Phase.WATCHING, host)
-        end = self._clock.monotonic() + PATIENCE
+        end = self._clock.monotonic() + self._session.comeback
         while True:
             try:
                 with self._session.using(host) as ops:

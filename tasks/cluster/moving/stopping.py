@@ -12,7 +12,6 @@ from tasks.cluster.clock import Clock
 from tasks.cluster.errors import HostError, HostSilent, Unknown
 from tasks.cluster.events import Event, Notify, Phase
 from tasks.cluster.model import RunningNow, Vm
-from tasks.cluster.moving.proof import PATIENCE
 from tasks.cluster.moving.starting import RunsAlready
 
 #: Seconds after which a guest that has not reacted is asked again: ACPI is ignored at GRUB and while booting.
@@ -145,7 +144,7 @@ class Stopper:
 
     def _wait_for_host(self, reason: str) -> None:
         """Wait until the host answers again; what it did meanwhile is observed afterwards, never assumed."""
-        end = self._clock.monotonic() + PATIENCE
+        end = self._clock.monotonic() + self._session.comeback
         while True:
             try:
                 with self._session.using(self._host) as ops:
