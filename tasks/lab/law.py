@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 from tasks.lab import namespaces, witness
@@ -68,9 +67,10 @@ def emulators(lab: Guests) -> list[Emulator]:
             host = spaces.get(namespaces.inode(f"/proc/{pid}/ns/pid"))
             if host is None:
                 continue
-            if not Path(f"/proc/{pid}/exe").readlink().name.startswith("qemu-system-"):
+            if not os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith("qemu-system-"):
                 continue
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read().decode(errors="replace").split("\0")
             images = _images(pid, device, names)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # it has just ended, or it is nobody of ours
@@ -88,12 +88,13 @@ def _after(words: list[str], option: str) -> str:
 def _images(pid: int, device: int, names: dict[int, str]) -> frozenset[str]:
     """Name the store's files that a process has open for writing; an unlinked one by its inode."""
     found = set()
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
+    for fd in os.listdir(f"/proc/{pid}/fd"):
         try:
-            info = fd.stat()
+            info = os.stat(f"/proc/{pid}/fd/{fd}")
             if info.st_dev != device:
                 continue
-            flags = Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text(encoding="ascii")
+            with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
+                flags = file.read()
         except (FileNotFoundError, ProcessLookupError):
             continue
         if int(flags.partition("flags:")[2].split()[0], 8) & os.O_ACCMODE:

@@ -48,7 +48,8 @@ def leaders(root: Path) -> dict[str, Leader]:
             # The cheapest question first: this is called many times a second.
             if inode(f"/proc/{pid}/ns/pid") == own:
                 continue
-            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environment = file.read().split(b"\0")
             if wanted not in environment or not _is_leader(pid):
                 continue
         except OSError:
@@ -62,11 +63,11 @@ def leaders(root: Path) -> dict[str, Leader]:
 
 def pids() -> list[int]:
     """List all processes."""
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _is_leader(pid: int) -> bool:
-    with Path(f"/proc/{pid}/status").open("rb") as file:
+    with open(f"/proc/{pid}/status", "rb") as file:
         for line in file:
             if line.startswith(b"State:") and b"Z" in line:
                 return False
@@ -78,7 +79,7 @@ def _is_leader(pid: int) -> bool:
 
 def inode(path: str) -> int:
     """Return what tells one namespace from another."""
-    return Path(path).stat().st_ino
+    return os.stat(path).st_ino
 
 
 def started(leader: Leader) -> bool:

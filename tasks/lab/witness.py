@@ -129,7 +129,7 @@ def _own_last(data: bytes) -> dict[str, int]:
     """Return the last counter that each boot wrote, from the pages that nobody else writes."""
     last: dict[str, int] = {}
     for at in range(PAGES_AT, PAGES_AT + PAGES * PAGE, PAGE):
-        if not any(data[at : at + PAGE]):
+        if data.count(0, at, at + PAGE) == PAGE:
             continue
         for record in range(at, at + PAGE, RECORD):
             fields = _fields(data, record)
