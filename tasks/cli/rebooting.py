@@ -17,6 +17,12 @@ def reboot(op: Operator, *, timeout: float, dry_run: bool) -> None:
         op.say(f"{host}: no VM runs there")
         for mount in before.lacks:
             op.say(f"{host}: {mount} is not set up, so nobody waits for it", "yellow")
+        for mount in before.by_hand:
+            op.say(
+                f"{host}: {mount} is mounted by hand, no boot mounts it (it is not in /etc/fstab), so nobody"
+                f" waits for it. To have it there after each boot: fab -H {host} host.ocfs2",
+                "yellow",
+            )
         op.say(f"{host}: to be rebooted, then waited for: {before.needs.words} ({timeout:.0f} s at most)")
         if dry_run:
             return

@@ -7,9 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.cluster.setup import serial
+from tasks.cluster.setup import fstab, serial
 from tests.sim.apt import Apt
 from tests.sim.errors import AgentError
+from tests.sim.store import MOUNT
+
+#: What is on a host from the beginning, unless a test gives it another.
+GIVEN = {fstab.PATH: (f"LABEL=vmstorage {MOUNT} ocfs2 _netdev 0 0\n", 0o644)}
 
 
 @dataclass(slots=True)
@@ -28,7 +32,7 @@ class OwnDisk:
 
     def read(self, path: str) -> dict[str, Any]:
         system = self.apt.read(path)
-        found = self.files.get(path) if system is None else (system, 0o644)
+        found = self.files.get(path, GIVEN.get(path)) if system is None else (system, 0o644)
         if found is None:
             return {"text": None, "mode": None, "sha256": None}
         return {"text": found[0], "mode": found[1], "sha256": _digest(found[0])}
@@ -64,6 +68,7 @@ class OwnDisk:
             "sh": lambda: self._check("sh"),
             "logrotate": lambda: self._check("logrotate"),
             "test": lambda: (1 if self.container else 0, "", ""),
+            "systemd-escape": lambda: (0, f"{argv[-1].strip('/').replace('/', '-')}.mount\n", ""),
             "minicom": lambda: (0, "minicom version 2.8\n", ""),
         }
         installed = self._find(argv) or self.apt.run(argv)

@@ -47,6 +47,8 @@ class Before:
     needs: Needs
     #: what hosts.ini wants there and no boot brings
     lacks: tuple[str, ...] = ()
+    #: what is mounted there now and no boot brings either
+    by_hand: tuple[str, ...] = ()
 
 
 def look(session: Session, host: str) -> Before:
@@ -58,7 +60,12 @@ def look(session: Session, host: str) -> Before:
         wanted = _mounts_of(session.inventory)
         mounted, listed = _mounted(ops), _listed(ops)
         types = {**listed, **mounted}
-        coming = tuple(mount for mount in wanted if mount in types)
+        by_hand = tuple(
+            mount
+            for mount in wanted
+            if mount in mounted and mount not in listed and not _has_unit(ops, mount)
+        )
+        coming = tuple(mount for mount in wanted if mount in types and mount not in by_hand)
         needs = Needs(
             mounts=coming,
             o2cb=any(types[mount] == "ocfs2" for mount in coming),
@@ -66,7 +73,7 @@ def look(session: Session, host: str) -> Before:
             guard=bool(facts.guarded),
         )
     lacks = tuple(mount for mount in wanted if mount not in types)
-    return Before(host, facts.boot_id, needs, lacks)
+    return Before(host, facts.boot_id, needs, lacks, by_hand)
 
 
 def request(session: Session, before: Before) -> None:
@@ -209,6 +216,12 @@ def _listed(ops: HostOps) -> dict[str, str]:
             if "noauto" not in options:
                 found[_unescaped(words[1])] = words[2]
     return found
+
+
+def _has_unit(ops: HostOps, mount: str) -> bool:
+    """Whether a unit file of somebody's own mounts this at boot, instead of fstab."""
+    unit = run(ops, ["systemd-escape", "--path", "--suffix=mount", mount]).out.strip()
+    return _systemd(ops, "is-enabled", unit) in ("enabled", "static")
 
 
 def _unescaped(path: str) -> str:

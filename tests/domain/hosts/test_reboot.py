@@ -101,6 +101,24 @@ def test_what_is_missing_after_the_boot_is_named(sim: SimCluster, desk: Desk) ->
     assert "waits: /vmstorage is not mounted" in ended.out
 
 
+def test_a_store_that_no_boot_mounts_is_told_before_and_not_waited_for(sim: SimCluster, desk: Desk) -> None:
+    sim[ONE].disk.files["/etc/fstab"] = ("#LABEL=vmstorage /vmstorage ocfs2 _netdev 0 0\n", 0o644)
+    sim.after(20.0, lambda: setattr(sim[ONE].view, "mounted", False))
+    ended = desk.type(reboot, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+    assert "/vmstorage is mounted by hand, no boot mounts it" in ended.out
+    assert "fab -H vmhost1 host.ocfs2" in ended.out
+    assert "then waited for: libvirtd (900 s at most)" in ended.out
+
+
+def test_a_unit_of_somebodys_own_may_mount_the_store(sim: SimCluster, desk: Desk) -> None:
+    sim[ONE].disk.files["/etc/fstab"] = ("", 0o644)
+    sim[ONE].enabled.add("vmstorage.mount")
+    shown = desk.type(reboot, hosts=[ONE], dry_run=True)
+    assert "by hand" not in shown.out
+    assert "then waited for: /vmstorage, o2cb, libvirtd (900 s at most)" in shown.out
+
+
 def test_the_guard_is_waited_for_where_it_was(sim: SimCluster, desk: Desk) -> None:
     assert desk.type(guard, hosts=[ONE], yes=True).code == 0
     sim[ONE].enabled.clear()
