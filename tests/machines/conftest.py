@@ -119,7 +119,7 @@ class SetUp:
 @pytest.fixture(scope="package")
 def members(machines: Machines, fab: Fab) -> SetUp:
     want_password(machines)
-    running = fab.begin("-H", BOTH, "host.setup", "--format", "--confirm", "vmstorage", "--yes")
+    running = fab.begin("-H", BOTH, "host.setup", "--format", "--confirm", "vmstorage,datengrab", "--yes")
     running.await_words(f"{ONE}: packages is set up", COMMAND)
     with command_lines(machines, ONE) as seen:
         running.await_words(f"{ONE}: iscsi is set up", COMMAND)

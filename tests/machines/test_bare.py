@@ -44,11 +44,14 @@ def test_a_host_can_install_all_that_it_needs_without_a_way_out(machines: Machin
     assert machines.run(ONE, "ping", "-c", "1", "-W", "2", "192.0.2.1", check=False).returncode != 0
 
 
-def test_the_storage_machine_offers_its_disk_in_the_storage_network(machines: Machines) -> None:
+def test_the_storage_machine_offers_its_disks_in_the_storage_network(machines: Machines) -> None:
     machines.run(ONE, "python3", "-c", LISTENS.format(machines.storage_address(STORAGE), 3260))
     shown = machines.run(STORAGE, "tgt-admin", "--show").stdout
-    assert belongings.TARGET in shown
-    assert "Size: 8590 MB" in shown
+    for store, size in (("vmstorage", "8590 MB"), ("datengrab", "1074 MB")):
+        assert (
+            f"Size: {size}"
+            in shown.partition(f": {belongings.target_name(store)}\n")[2].partition("Target ")[0]
+        )
     machines.require_chap(USER, SECRET)
     assert USER in machines.run(STORAGE, "tgt-admin", "--show").stdout.partition("Account information")[2]
     machines.require_chap("", "")

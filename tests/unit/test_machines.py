@@ -174,7 +174,10 @@ def test_the_inventory_can_be_read_and_has_what_setup_needs(tmp_path: Path) -> N
     assert found.hosts["vmhost2"].address == "10.77.0.12"
     assert "vmhost2 ansible_host=10.77.0.12 ansible_user=root vmfab_storage_address=10.77.1.12\n" in text
     assert found.mount == "/vmstorage"
-    assert found.stores["vmstorage"].address == "10.77.1.10"
+    assert [(one.name, one.mount, one.address) for one in found.stores.values()] == [
+        ("vmstorage", "/vmstorage", "10.77.1.10"),
+        ("datengrab", "/datengrab", "10.77.1.10"),
+    ]
 
 
 def test_a_machine_knows_the_others_but_not_itself_by_its_address() -> None:
@@ -185,8 +188,21 @@ def test_a_machine_knows_the_others_but_not_itself_by_its_address() -> None:
 
 
 def test_the_target_asks_for_a_password_only_when_told_to() -> None:
-    assert "incominguser" not in belongings.target()
-    assert "    incominguser vmfab secret\n" in belongings.target("vmfab", "secret")
+    assert "incominguser" not in belongings.target("vmstorage")
+    assert "    incominguser vmfab secret\n" in belongings.target("vmstorage", "vmfab", "secret")
+
+
+def test_each_store_has_a_target_and_a_disk_of_its_own() -> None:
+    files = belongings.exports(8192)
+    assert (
+        "lab:vmstorage>\n    backing-store /srv/vmstorage.img\n" in files["etc/tgt/conf.d/vmstorage.conf"][1]
+    )
+    assert (
+        "lab:datengrab>\n    backing-store /srv/datengrab.img\n" in files["etc/tgt/conf.d/datengrab.conf"][1]
+    )
+    made = files["etc/systemd/system/tgt.service.d/luns.conf"][1]
+    assert "truncate --size=8192M /srv/vmstorage.img\n" in made
+    assert "truncate --size=1024M /srv/datengrab.img\n" in made
 
 
 def test_a_machines_own_part_of_the_initramfs_has_its_files_with_their_modes(tmp_path: Path) -> None:

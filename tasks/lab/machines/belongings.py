@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from tasks.lab.machines.qemu import NICS
 from tasks.lab.machines.wires import ARCHIVE, lan, san
 
-STORE, LUN = "vmstorage", "/srv/vmstorage.img"
+#: The stores, each a target of its own on the storage machine: one for VMs, one for other data.
+VMSTORAGE, DATENGRAB = "vmstorage", "datengrab"
+STORES = (VMSTORAGE, DATENGRAB)
+#: MiB of the second one.
+DATENGRAB_MIB = 1024
 #: Hosts that may mount the store at once: each makes formatting longer, where it is emulated.
 SLOTS = 4
 #: What emulated hosts need.
 SLOWLY = "vmfab_patience=5\n"
-TARGET = "iqn.2026-01.example.lab:vmstorage"
 
 
 @dataclass(frozen=True)
@@ -77,18 +80,33 @@ def common(
     }
 
 
-def target(user: str = "", secret: str = "") -> str:
-    """Return the storage machine's iSCSI target, open to all in its network or, with a user, by CHAP."""
+def target_name(store: str) -> str:
+    """Return the name of a store's iSCSI target."""
+    return f"iqn.2026-01.example.lab:{store}"
+
+
+def target_file(store: str) -> str:
+    """Return the path of a target's configuration on the storage machine."""
+    return f"/etc/tgt/conf.d/{store}.conf"
+
+
+def _lun(store: str) -> str:
+    return f"/srv/{store}.img"
+
+
+def target(store: str, user: str = "", secret: str = "") -> str:
+    """Return the configuration of a store's target, open to all in its network or, with a user, by CHAP."""
     login = f"    incominguser {user} {secret}\n" if user else ""
-    return f"<target {TARGET}>\n    backing-store {LUN}\n{login}</target>\n"
+    return f"<target {target_name(store)}>\n    backing-store {_lun(store)}\n{login}</target>\n"
 
 
 def exports(store_mib: int) -> dict[str, tuple[int, str]]:
-    """Return the files that make a machine the storage machine."""
-    make = f"[Service]\nExecStartPre=/usr/bin/truncate --size={store_mib}M {LUN}\n"
+    """Return the files that make a machine the storage machine; `store_mib` is the size of the VMs' store."""
+    sizes = {VMSTORAGE: store_mib, DATENGRAB: DATENGRAB_MIB}
+    make = "".join(f"ExecStartPre=/usr/bin/truncate --size={sizes[one]}M {_lun(one)}\n" for one in STORES)
     return {
-        "etc/tgt/conf.d/vmstorage.conf": (0o600, target()),
-        "etc/systemd/system/tgt.service.d/lun.conf": (0o644, make),
+        "etc/systemd/system/tgt.service.d/luns.conf": (0o644, f"[Service]\n{make}"),
+        **{target_file(store).lstrip("/"): (0o600, target(store)) for store in STORES},
     }
 
 
@@ -99,8 +117,13 @@ def inventory(numbers: Mapping[str, int], storage: int, *, kvm: bool) -> str:
         f"{name} ansible_host={lan(number)} ansible_user=root vmfab_storage_address={san(number)}\n"
         for name, number in numbers.items()
     ]
+    stores = [
+        f"{store} ansible_host={san(storage)} vmfab_target={target_name(store)} vmfab_mount=/{store} "
+        f"vmfab_holds_vms={'yes' if store == VMSTORAGE else 'no'}\n"
+        for store in STORES
+    ]
     return (
-        f"[vmhosts]\n{''.join(lines)}\n[stores]\n{STORE} ansible_host={san(storage)} vmfab_mount=/{STORE} "
-        f"vmfab_holds_vms=yes vmfab_slots={SLOTS}\n\n[consoles]\n{consoles}\n"
+        f"[vmhosts]\n{''.join(lines)}\n[stores]\n{''.join(stores)}\n[stores:vars]\nvmfab_slots={SLOTS}\n\n"
+        f"[consoles]\n{consoles}\n"
         f"[all:vars]\nvmfab_ssh_config=ssh_config\n{'' if kvm else SLOWLY}"
     )

@@ -275,10 +275,10 @@ class Machines(Space):
         return self.ssh(name)
 
     def require_chap(self, user: str, secret: str) -> None:
-        """Let the storage machine ask for a password from now on; without a user, for none."""
-        self.run(
-            STORAGE, "sh", "-c", "cat >/etc/tgt/conf.d/vmstorage.conf", stdin=belongings.target(user, secret)
-        )
+        """Let the VMs' store ask for a password from now on; without a user, for none."""
+        store = belongings.VMSTORAGE
+        text = belongings.target(store, user, secret)
+        self.run(STORAGE, "sh", "-c", f"cat >{belongings.target_file(store)}", stdin=text)
         self.run(STORAGE, "tgt-admin", "--update", "ALL", "--force")
 
 
