@@ -378,8 +378,8 @@ VARIABLES: Mapping[str, Variable] = {
     "vmfab_patience": Variable(
         PATIENCE,
         Scope.CLUSTER,
-        "how many times longer than usual hosts may take for a login (5 s), for an answer (9 s), and to come back"
-        " in the middle of a move (30 s); default 1",
+        "how many times longer than usual hosts may take for a login (5 s), for an answer (9 s), and to come"
+        " back in the middle of a move (30 s); default 1",
     ),
     "vmfab_journal_days": Variable(
         DAYS, Scope.CLUSTER, "how long the journals of ended operations are kept, for history; default 400"
