@@ -23,7 +23,7 @@ XML = """\
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>/vmstorage/boot/vmlinuz</kernel>
     <initrd>/vmstorage/boot/initrd</initrd>
-    <cmdline>console=ttyS0 quiet panic=1 vmfab.acpi={acpi} vmfab.name={word}</cmdline>
+    <cmdline>console=ttyS0 quiet panic=1 {quick} vmfab.acpi={acpi} vmfab.name={word}</cmdline>
   </os>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff>
@@ -107,6 +107,7 @@ class Guests(Cells):
             uuid=uuid,
             memory=memory_mib,
             acpi=acpi,
+            quick=guestkernel.QUICK,
             word="".join(c if c.isascii() and c.isalnum() else "-" for c in name),
             image=quoteattr(f"/vmstorage/images/{image_of or name}.img"),
             mac="52:54:00:{}:{}:{}".format(*(uuid.replace("-", "")[at : at + 2] for at in (0, 2, 4))),
