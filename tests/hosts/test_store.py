@@ -178,6 +178,15 @@ def test_o2cb_starts_the_cluster_at_boot(host: Host, wanted: Wanted) -> None:
         demand(wanted, is_so == value, f"/etc/default/o2cb sets {name} to {is_so}, not to {value}")
 
 
+def test_o2cb_waits_for_its_address_at_boot(host: Host, wanted: Wanted) -> None:
+    """It binds to it, and tries only once; network.target says nothing of addresses."""
+    earlier = said(host, "systemctl show --property=After --value o2cb.service").split()
+    demand(wanted, "network-online.target" in earlier, "o2cb.service may start before the network is up")
+    first = said(host, "systemctl show --property=ExecStartPre --value o2cb.service")
+    waits = wanted.storage_address and wanted.storage_address in first
+    demand(wanted, waits, "o2cb.service does not wait for the storage address")
+
+
 def test_o2cb_is_online(host: Host, wanted: Wanted) -> None:
     folder = f"{CONFIGFS}/{wanted.ocfs2_cluster}"
     online = said(host, "ls %s", folder)

@@ -12,11 +12,15 @@ from tasks.lab.machines.machines import Machines
 
 LOOK = "while sleep 0.3; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' ' '; done"
 
+#: A connection over which nothing comes for so long is broken: the host's network was changed.
+KEEPALIVE = ("-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=2")
+
 
 @contextlib.contextmanager
 def command_lines(machines: Machines, name: str) -> Iterator[list[str]]:
     """Collect the command lines and environments on a host, seen several times a second until the end."""
-    words = [*machines.ssh(name), shlex.join(["timeout", "20", "sh", "-c", LOOK])]
+    there = [*machines.ssh(name)[:-1], *KEEPALIVE, name]
+    words = [*there, shlex.join(["timeout", "20", "sh", "-c", LOOK])]
     seen: list[str] = []
     over = threading.Event()
 

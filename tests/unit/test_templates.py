@@ -9,7 +9,7 @@ from jinja2 import UndefinedError
 
 from tasks import check
 from tasks.cluster.model import Console
-from tasks.cluster.setup import afterboot, bridge, serial, templates
+from tasks.cluster.setup import afterboot, bridge, ocfs2, serial, templates
 from tests.unit.test_bridge_plan import ours
 
 
@@ -27,6 +27,7 @@ MADE = {
     "initiatorname.iscsi": templates.render("initiatorname.iscsi.j2", name="iqn.1993-08.org.debian:01:5e1f"),
     "iscsi-iface": templates.render("iscsi-iface.j2", iface="vmfab", nic="enp2s0"),
     "libvirt-guests.dropin": templates.render("libvirt-guests.dropin.j2"),
+    "o2cb.dropin": ocfs2.waits_for("192.168.0.21"),
     "o2cb.default": templates.render("o2cb.default.j2", cluster="vmfab", threshold=31),
     "ocfs2.sysctl": templates.render("vmfab-ocfs2.sysctl.j2", seconds=30),
     "minirc.raid": serial.text(Console("raid", "vmhost1")),

@@ -26,7 +26,8 @@ KILLER = "ocfs2.service"
 SYSCTL = "/etc/sysctl.d/90-vmfab-ocfs2.conf"
 #: Seconds after which a host that has panicked starts again.
 PANIC = 30
-DROP_IN = "/etc/systemd/system/libvirt-guests.service.d/vmfab-ocfs2.conf"
+#: Seconds for which the cluster's start waits for the host's storage address.
+ADDRESS = 90
 LOG = "/var/log/vmfab/ocfs2.log"
 #: Seconds: a mount waits for the heartbeat, and replays what a dead host left.
 MOUNTING = 240.0
@@ -68,13 +69,19 @@ def cluster_step(session: Session, host: str) -> Step:
         OthersKnow(session, host),
         SameSettings(session, host),
         OwnFile(neighbours.DEFAULTS, defaults, 0o644),
+        DropIn(O2CB, waits_for(inventory.hosts[host].storage_address)),
         Online(session),
         NoKiller(),
         OwnFile(SYSCTL, sysctl, 0o644),
         ComesBackFromPanic(),
-        DropIn("libvirt-guests.service", DROP_IN, templates.render("libvirt-guests.dropin.j2")),
+        DropIn("libvirt-guests.service", templates.render("libvirt-guests.dropin.j2")),
     )
     return Step(NAME, wishes)
+
+
+def waits_for(address: str) -> str:
+    """What o2cb's unit lacks: its start waits for the host's storage address."""
+    return templates.render("o2cb.dropin.j2", address=address, seconds=ADDRESS)
 
 
 # -- the cluster ---------------------------------------------------------------------------------------------
@@ -309,8 +316,11 @@ class DropIn:
     """A file that adds to a unit of systemd, which has read it."""
 
     unit: str
-    path: str
     text: str
+
+    @property
+    def path(self) -> str:
+        return f"/etc/systemd/system/{self.unit}.d/vmfab-ocfs2.conf"
 
     def look(self, ops: HostOps) -> Finding:
         found = OwnFile(self.path, self.text, 0o644).look(ops)

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from tasks.cluster.model import StoreHost
-from tasks.cluster.setup import clusterconf, fstab, neighbours, ocfs2
+from tasks.cluster.setup import clusterconf, fstab, neighbours
 from tasks.cluster.setup import steps as hostsetup
 from tasks.hostsetup import iscsi as log_in
 from tasks.hostsetup import ocfs2 as mount
@@ -19,6 +19,7 @@ from tests.sim.cluster import SimCluster
 from tests.sim.storage import Lun, Target
 
 LINE = "LABEL=vmstorage /vmstorage ocfs2 _netdev,noatime,x-systemd.requires=o2cb.service 0 0\n"
+DROP_IN = "/etc/systemd/system/{}.d/vmfab-ocfs2.conf"
 
 
 @pytest.fixture
@@ -49,7 +50,8 @@ def is_set_up(desk: StorageDesk, host: str = ONE) -> bool:
         and neighbours.values(there.files[neighbours.DEFAULTS][0])["O2CB_ENABLED"] == "true"
         and "ocfs2.service" in there.masked
         and there.sysctl == {"kernel/panic": "30", "kernel/panic_on_oops": "1"}
-        and ocfs2.DROP_IN in there.files
+        and DROP_IN.format("libvirt-guests.service") in there.files
+        and f"show to 192.168.0.2{host[-1]} " in there.files[DROP_IN.format("o2cb.service")][0]
     )
 
 
