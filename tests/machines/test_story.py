@@ -15,6 +15,8 @@ from tests.machines.guests import Guests
 
 pytestmark = pytest.mark.usefixtures("members")
 
+#: What is said of a host that was too busy to answer in time.
+BUSY = ("not answer", "no answer within", "less busy", "are not known now")
 LOG = "/vmstorage/restart_running_vms.log"
 #: Seconds in which OCFS2 throws a dead host out, and more on a machine that emulates.
 EVICTION = 240.0
@@ -22,9 +24,9 @@ EVICTION = 240.0
 
 def typed(fab: Fab, *words: str) -> Done:
     """Type a command, and again what ended because a machine was too busy to answer in time: they emulate."""
-    for _ in range(4):
+    for _ in range(5):
         done = fab(*words)
-        if done.code == 0 or not any(why in done.said for why in ("does not answer", "less busy")):
+        if done.code == 0 or not any(why in done.said for why in BUSY):
             break
         if done.code == 3:
             fab("resume", "--yes")
