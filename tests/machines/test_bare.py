@@ -47,7 +47,7 @@ def test_a_host_can_install_all_that_it_needs_without_a_way_out(machines: Machin
 def test_the_storage_machine_offers_its_disks_in_the_storage_network(machines: Machines) -> None:
     machines.run(ONE, "python3", "-c", LISTENS.format(machines.storage_address(STORAGE), 3260))
     shown = machines.run(STORAGE, "tgt-admin", "--show").stdout
-    for store, size in (("vmstorage", "8590 MB"), ("datengrab", "1074 MB")):
+    for store, size in (("vmstorage", "8590 MB"), ("datengrab", "268 MB")):
         assert (
             f"Size: {size}"
             in shown.partition(f": {belongings.target_name(store)}\n")[2].partition("Target ")[0]

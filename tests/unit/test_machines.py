@@ -202,7 +202,7 @@ def test_each_store_has_a_target_and_a_disk_of_its_own() -> None:
     )
     made = files["etc/systemd/system/tgt.service.d/luns.conf"][1]
     assert "truncate --size=8192M /srv/vmstorage.img\n" in made
-    assert "truncate --size=1024M /srv/datengrab.img\n" in made
+    assert "truncate --size=256M /srv/datengrab.img\n" in made
 
 
 def test_a_machines_own_part_of_the_initramfs_has_its_files_with_their_modes(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from tasks.lab.machines.wires import ARCHIVE, lan, san
 #: The stores, each a target of its own on the storage machine: one for VMs, one for other data.
 VMSTORAGE, DATENGRAB = "vmstorage", "datengrab"
 STORES = (VMSTORAGE, DATENGRAB)
-#: MiB of the second one.
-DATENGRAB_MIB = 1024
+#: MiB of the second one: formatting takes as long as its journals are large.
+DATENGRAB_MIB = 256
 #: Hosts that may mount the store at once: each makes formatting longer, where it is emulated.
 SLOTS = 4
 #: What emulated hosts need.
