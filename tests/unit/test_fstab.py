@@ -34,6 +34,11 @@ def test_edits(before: str, after: str) -> None:
     assert fstab.with_mount(after, "/vmstorage", LINE) == after
 
 
+def test_what_is_mounted_at_boot() -> None:
+    text = f"# a /a ext4\n\nproc /proc\nb /b\\040b/ ext4\nc /c xfs ro,noauto 0 0\n{LINE}\n"
+    assert fstab.mounted_at_boot(text) == {"/b b": "ext4", "/vmstorage": "ocfs2"}
+
+
 @given(st.text())
 def test_all_other_lines_stay(text: str) -> None:
     after = fstab.with_mount(text, "/vmstorage", LINE)

@@ -32,12 +32,27 @@ def with_mount(text: str, mount: str, line: str) -> str:
     return "".join(kept)
 
 
+def mounted_at_boot(text: str) -> dict[str, str]:
+    """File system types by mount point, of what is mounted at boot."""
+    found = {}
+    for line in _lines(text):
+        mount = _mount_point(line)
+        words = line.split()
+        if mount is not None and len(words) > 2 and "noauto" not in "".join(words[3:4]).split(","):
+            found[mount] = words[2]
+    return found
+
+
+def unescaped(path: str) -> str:
+    """A path as it is, of how the kernel and fstab write it: with blanks and the like in octal."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
+
+
 def _mount_point(line: str) -> str | None:
     words = line.split()
     if len(words) < 2 or words[0].startswith("#"):
         return None
-    # fstab writes blanks and the like in octal.
-    path = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), words[1])
+    path = unescaped(words[1])
     return path.rstrip("/") or path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Failed, HostError, HostSilent, LinkLost, Refused, Unknown
 from tasks.cluster.model import HostFacts, Inventory
-from tasks.cluster.setup import guard
+from tasks.cluster.setup import fstab, guard
 from tasks.cluster.setup.steps import Booted, run
 
 #: Seconds after which a host that still runs the old boot, and is not shutting down, was not rebooted.
@@ -58,7 +57,8 @@ def look(session: Session, host: str) -> Before:
         facts = ops.observe()
         _refuse_while_used(facts)
         wanted = _mounts_of(session.inventory)
-        mounted, listed = _mounted(ops), _listed(ops)
+        mounted = _mounted(ops)
+        listed = fstab.mounted_at_boot(ops.file_read(fstab.PATH).text or "")
         types = {**listed, **mounted}
         by_hand = tuple(
             mount
@@ -202,19 +202,7 @@ def _mounted(ops: HostOps) -> dict[str, str]:
         before, _, after = line.partition(" - ")
         words = before.split()
         if len(words) > 4 and after:
-            found[_unescaped(words[4])] = after.split()[0]
-    return found
-
-
-def _listed(ops: HostOps) -> dict[str, str]:
-    """File system types by mount point, of what is mounted at boot."""
-    found = {}
-    for line in (ops.file_read("/etc/fstab").text or "").splitlines():
-        words = line.split()
-        if len(words) >= 3 and not line.lstrip().startswith("#"):
-            options = words[3].split(",") if len(words) > 3 else []
-            if "noauto" not in options:
-                found[_unescaped(words[1])] = words[2]
+            found[fstab.unescaped(words[4])] = after.split()[0]
     return found
 
 
@@ -222,10 +210,6 @@ def _has_unit(ops: HostOps, mount: str) -> bool:
     """Whether a unit file of somebody's own mounts this at boot, instead of fstab."""
     unit = run(ops, ["systemd-escape", "--path", "--suffix=mount", mount]).out.strip()
     return _systemd(ops, "is-enabled", unit) in ("enabled", "static")
-
-
-def _unescaped(path: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
 
 
 def _systemd(ops: HostOps, *words: str) -> str:
