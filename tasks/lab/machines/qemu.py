@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tasks.lab.guestkernel import EMULATED
+
 #: Files in a machine's folder. QEMU is started in that folder: the path of a socket may not be long.
 DISK, INITRD, KERNEL, CONSOLE, SERIAL = "disk.qcow2", "initrd", "vmlinuz", "console.log", "serial"
 #: Where the cards sit, so that they have the same names under every release: enp0s2 (LAN), enp0s3.
 NICS = ("enp0s2", "enp0s3")
-#: An emulated processor leaks nothing, and pays dearly for mitigations, for memory wiped in advance, and for
-#: a clock that is not its own. What the kernel does not test at boot it need not emulate.
-QUICK = (
-    "mitigations=off nokaslr init_on_alloc=0 transparent_hugepage=never tsc=reliable nowatchdog audit=0 "
-    "cryptomgr.notests rcupdate.rcu_expedited=1"
+APPEND = (
+    "root=/dev/vda console=ttyS1,115200 quiet loglevel=4 systemd.show_status=no "
+    f"{EMULATED} transparent_hugepage=never rcupdate.rcu_expedited=1"
 )
-APPEND = f"root=/dev/vda console=ttyS1,115200 quiet loglevel=4 systemd.show_status=no {QUICK}"
 
 
 @dataclass(frozen=True)
