@@ -76,5 +76,6 @@ def others(session: Session, host: str) -> tuple[dict[str, Neighbour], dict[str,
 
 
 def values(defaults: str) -> dict[str, str]:
-    """The settings in /etc/default/o2cb, as the shell that reads them would take them."""
-    return {name: value.strip("\"'") for name, value in re.findall(r"(?m)^\s*(O2CB_\w+)=(\S*)", defaults)}
+    """The settings in /etc/default/o2cb, as the init script that reads them takes them."""
+    found = re.findall(r"(?m)^\s*(O2CB_\w+)=(\S*)", defaults)
+    return {"O2CB_STACK": "o2cb", **{name: value.strip("\"'") for name, value in found}}

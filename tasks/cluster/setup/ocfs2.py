@@ -68,7 +68,8 @@ def cluster_step(session: Session, host: str) -> Step:
         ClusterConf(session, host),
         OthersKnow(session, host),
         SameSettings(session, host),
-        OwnFile(neighbours.DEFAULTS, defaults, 0o644),
+        # Its init script writes this file in a form of its own when a newer o2cb.service stops and starts.
+        OwnFile(neighbours.DEFAULTS, defaults, 0o644, reads=neighbours.values),
         DropIn(O2CB, waits_for(inventory.hosts[host].storage_address)),
         Online(session),
         NoKiller(),

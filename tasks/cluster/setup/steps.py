@@ -178,7 +178,8 @@ class OwnFile:
     """A file of vmfab's, wholly as rendered. A different one that is there is replaced, and kept aside.
 
     `check` is a command that gets the path as its last word and ends with 0 when the file is good. A file
-    that lacks `mark` is somebody else's and refused; `hint` says what to do about it.
+    that lacks `mark` is somebody else's and refused; `hint` says what to do about it. Where others write the
+    file as well, `reads` gives what it says: one that says the same is left as it is.
     """
 
     path: str
@@ -187,17 +188,19 @@ class OwnFile:
     check: Sequence[str] = ()
     mark: str = ""
     hint: str = "Move it away first."
+    reads: Callable[[str], object] = str
 
     def look(self, ops: HostOps) -> Finding:
         found = ops.file_read(self.path)
         if found.text is not None and self.mark not in found.text:
             raise Refused(f"{self.path} on {ops.host} is not vmfab's.", self.hint)
-        if found.text == self.text and found.mode == self.mode:
+        same = found.text is not None and self.reads(found.text) == self.reads(self.text)
+        if same and found.mode == self.mode:
             self._check(ops)
             return AlreadySo(self.path, "is there as it should be")
         if found.text is None:
             why = "made"
-        elif found.text == self.text:
+        elif same:
             why = f"given the mode {self.mode:04o} instead of {found.mode:04o}"
         else:
             why = "replaced"
