@@ -21,7 +21,9 @@ class Apt:
 
     os_release: str = DEBIAN
     kernel: str = KERNEL
-    #: packages whose files are the kernel's modules for OCFS2
+    #: one that is installed as well
+    other_kernel: str = ""
+    #: packages with a kernel's modules for OCFS2; an empty name stands for what is always there
     ocfs2_in: frozenset[str] = frozenset({""})
     states: dict[str, str] = field(default_factory=lambda: _all("installed"))
     #: dpkg was killed before it had written down all it did
@@ -64,7 +66,12 @@ class Apt:
     def _find(self, argv: Sequence[str]) -> Ended:
         if argv[1] == packages.JOURNAL:
             return 0, f"{packages.JOURNAL}/0001\n" if self.interrupted else "", ""
-        there = "" in self.ocfs2_in or any(self.states.get(p) == "installed" for p in self.ocfs2_in)
+        if argv[1] == "/boot":
+            kernels = filter(None, (self.kernel, self.other_kernel))
+            return 0, "boot\nmodules\n" + "".join(f"vmlinuz-{name}\n{name}\n" for name in kernels), ""
+        kernel = argv[1].removeprefix("/lib/modules/").rstrip("/")
+        holders = [name.format(kernel=kernel) for name in self.ocfs2_in]
+        there = "" in holders or any(self.states.get(name) == "installed" for name in holders)
         return 0, f"{argv[1]}kernel/fs/ocfs2/ocfs2.ko\n" if there else "", ""
 
     def _query(self, argv: Sequence[str]) -> Ended:

@@ -68,7 +68,7 @@ def cluster_step(session: Session, host: str) -> Step:
         ClusterConf(session, host),
         OthersKnow(session, host),
         SameSettings(session, host),
-        # Its init script writes this file in a form of its own when a newer o2cb.service stops and starts.
+        # On some releases o2cb's own script rewrites it in another form at each stop and start.
         OwnFile(neighbours.DEFAULTS, defaults, 0o644, reads=neighbours.values),
         DropIn(O2CB, waits_for(inventory.hosts[host].storage_address)),
         Online(session),

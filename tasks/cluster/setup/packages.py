@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,22 +88,43 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class KernelModules:
-    """The kernel that runs has OCFS2."""
+    """The kernel that runs has OCFS2, and so has a newer one, which the next boot takes."""
 
     clock: Clock
 
     def look(self, ops: HostOps) -> Finding:
-        kernel = run(ops, ["uname", "-r"]).out.strip()
-        found = run(ops, ["find", f"/lib/modules/{kernel}/", "-name", "ocfs2.ko*"])
-        if found.out.strip():
-            return AlreadySo("kernel", f"{kernel} has OCFS2")
-        apart = release(ops).modules.format(kernel=kernel)
-        if not apart:
+        running = run(ops, ["uname", "-r"]).out.strip()
+        kernels = tuple(dict.fromkeys((running, _newest(ops, running))))
+        lacking = [kernel for kernel in kernels if not _has_ocfs2(ops, kernel)]
+        if not lacking:
+            return AlreadySo("kernel", f"OCFS2 is there for {', '.join(kernels)}")
+        apart = release(ops).modules
+        if apart:
+            whole = [
+                Package(apart.format(kernel=kernel), f"OCFS2 for the kernel {kernel}") for kernel in lacking
+            ]
+            return _installation(self.clock, whole)
+        if running in lacking:
             raise Refused(
-                f"{ops.host}'s kernel {kernel} has no OCFS2.",
+                f"{ops.host}'s kernel {running} has no OCFS2.",
                 "Install linux-image-amd64 there instead of a cloud kernel, reboot, and type the same again.",
             )
-        return _installation(self.clock, [Package(apart, f"OCFS2 for the kernel {kernel}")])
+        raise Refused(
+            f"{ops.host} boots the kernel {lacking[0]} next, which has no OCFS2 ({running} runs).",
+            f"Type there: apt-get remove linux-image-{lacking[0]}; then the same again.",
+        )
+
+
+def _newest(ops: HostOps, running: str) -> str:
+    """The newest kernel that can be booted; the running one if none is newer."""
+    there = run(ops, ["find", "/boot", "/lib/modules", "-maxdepth", "1", "-printf", "%f\n"]).out.split("\n")
+    # One that was removed may have left its folder of modules, one made by hand its file with another ending.
+    both = [name for name in there if f"vmlinuz-{name}" in there]
+    return max([running, *both], key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+
+
+def _has_ocfs2(ops: HostOps, kernel: str) -> bool:
+    return bool(run(ops, ["find", f"/lib/modules/{kernel}/", "-name", "ocfs2.ko*"]).out.strip())
 
 
 def installed(ops: HostOps, names: Sequence[str]) -> frozenset[str]:

@@ -11,7 +11,7 @@ from tasks.hostsetup import check, setup
 from tasks.hostsetup import packages as install
 from tests.domain.desk import Desk
 from tests.domain.test_move_every_fault import FAULTS
-from tests.sim.apt import Apt
+from tests.sim.apt import KERNEL, Apt
 from tests.sim.cluster import SimCluster
 
 ONE, TWO, THREE = "vmhost1", "vmhost2", "vmhost3"
@@ -114,6 +114,38 @@ def test_a_kernel_without_ocfs2_is_refused_on_debian(sim: SimCluster, desk: Desk
     ended = desk.type(install, hosts=[ONE], yes=True)
     assert ended.code == 2
     assert f"kernel {apt(sim).kernel} has no OCFS2" in ended.err
+
+
+def test_a_other_kernel_gets_its_modules_before_it_is_booted(sim: SimCluster, desk: Desk) -> None:
+    apt(sim).os_release = "ID=ubuntu\nVERSION_ID=22.04\n"
+    apt(sim).kernel, apt(sim).other_kernel = "6.8.0-99-virtual", "6.8.0-101-virtual"
+    apt(sim).ocfs2_in = frozenset({"linux-modules-extra-{kernel}"})
+    apt(sim).states["linux-modules-extra-6.8.0-99-virtual"] = "installed"
+    ended = desk.type(install, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+    assert apt(sim).history[-1][-1] == "linux-modules-extra-6.8.0-101-virtual"
+    assert "OCFS2 for the kernel 6.8.0-101-virtual" in ended.out
+    assert "to be" not in desk.type(install, hosts=[ONE]).out
+
+
+def test_a_other_kernel_without_ocfs2_is_refused_on_debian(sim: SimCluster, desk: Desk) -> None:
+    apt(sim).other_kernel = "6.1.0-50-cloud-amd64"
+    apt(sim).ocfs2_in = frozenset({"linux-image-{kernel}"})
+    apt(sim).states[f"linux-image-{KERNEL}"] = "installed"
+    ended = desk.type(install, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert "boots the kernel 6.1.0-50-cloud-amd64 next, which has no OCFS2" in ended.err
+    assert "apt-get remove linux-image-6.1.0-50-cloud-amd64" in ended.err
+
+
+@pytest.mark.parametrize("other", ["6.1.0-48-cloud-amd64", "6.1.0-49-cloud-amd64"])
+def test_an_older_kernel_or_one_of_another_flavour_may_be_there(
+    sim: SimCluster, desk: Desk, other: str
+) -> None:
+    apt(sim).other_kernel = other
+    apt(sim).ocfs2_in = frozenset({"linux-image-{kernel}"})
+    apt(sim).states[f"linux-image-{KERNEL}"] = "installed"
+    assert desk.type(install, hosts=[ONE]).code == 0
 
 
 def test_what_is_no_machine_of_its_own_is_refused(sim: SimCluster, desk: Desk) -> None:
