@@ -287,6 +287,7 @@ def autostart(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
 
     The script does not start what vmfab has moved away, is working on, or runs there already. It cannot ask
     the other hosts: a VM that was started elsewhere while its host was down is refused only by the guard.
+    Refused while /root/running_vms names a VM that another host runs without the guard's knowing.
 
     Exit codes: 0 set up and verified, 1 it failed, 2 refused, 3 it cannot be seen whether all is set up.
 
@@ -297,7 +298,7 @@ def autostart(op: Operator, dry_run: bool = False, yes: bool = False) -> None:
     from tasks.cli import settingup
     from tasks.cluster.setup import afterboot
 
-    settingup.set_up(op, lambda host: afterboot.step(op.inventory.mount, host), dry_run=dry_run)
+    settingup.set_up_with(op, afterboot.step, dry_run=dry_run)
 
 
 @vmtask(Hosts.SEVERAL)

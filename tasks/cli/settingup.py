@@ -8,7 +8,7 @@ from functools import partial
 from tasks.cli.context import Operator
 from tasks.cli.text import DRY
 from tasks.cluster.asking.session import Session
-from tasks.cluster.errors import Interrupted, VmfabError
+from tasks.cluster.errors import Failed, HostSilent, Interrupted, Refused, Unknown, VmfabError
 from tasks.cluster.setup import steps as hostsetup
 from tasks.cluster.setup.steps import Change, Plan, Step
 
@@ -46,12 +46,21 @@ def set_up_with(op: Operator, step_of: Callable[[Session, str], Step], *, dry_ru
                 )
             except KeyboardInterrupt:
                 raise Interrupted(f"Interrupted: {host} may be half set up.", hostsetup.AGAIN) from None
-            except VmfabError:
+            except VmfabError as error:
                 untouched = [left.host for left in todo[done + 1 :]]
                 if untouched:
                     op.warn(f"Not touched: {', '.join(untouched)}")
-                raise
+                raise (after_changes(error) if done else error) from error
             op.say(f"{host}: {planned.step.name} is set up", "green")
+
+
+def after_changes(error: VmfabError) -> VmfabError:
+    """The error as it counts after changes were made: neither refused nor merely unanswered."""
+    if isinstance(error, HostSilent):
+        return Unknown(f"{error.message} It may be half set up.", hostsetup.AGAIN)
+    if isinstance(error, Refused):
+        return Failed(error.message, error.hint)
+    return error
 
 
 def show(op: Operator, planned: Plan, *, whole: bool = False) -> None:

@@ -11,7 +11,7 @@ from tasks.cli.context import Operator
 from tasks.cli.text import DRY
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
-from tasks.cluster.errors import Failed, HostError, HostSilent, Interrupted, Refused, Unknown, VmfabError
+from tasks.cluster.errors import Failed, HostError, HostSilent, Interrupted, Refused, VmfabError
 from tasks.cluster.model import Silent
 from tasks.cluster.setup import ocfs2, sequence
 from tasks.cluster.setup import steps as hostsetup
@@ -53,7 +53,7 @@ def set_up(op: Operator, *, labels: Sequence[str] | None, dry_run: bool) -> None
         except VmfabError as error:
             for line in progress.left():
                 op.warn(line)
-            raise progress.worded(error) from error
+            raise (settingup.after_changes(error) if progress.changed else error) from error
         except KeyboardInterrupt:
             raise Interrupted("Interrupted: what was begun may be half done.", AGAIN) from None
 
@@ -86,16 +86,6 @@ class _Progress:
         hosts = [(host, steps) for host, steps in self._open.items() if steps]
         behind = [(host, steps[1:] if n == 0 else steps) for n, (host, steps) in enumerate(hosts)]
         return [f"Not reached: {host} ({', '.join(steps)})" for host, steps in behind if steps]
-
-    def worded(self, error: VmfabError) -> VmfabError:
-        """The error as it counts after changes were made: neither refused nor merely unanswered."""
-        if not self.changed:
-            return error
-        if isinstance(error, HostSilent):
-            return Unknown(f"{error.message} It may be half set up.", AGAIN)
-        if isinstance(error, Refused):
-            return Failed(error.message, error.hint)
-        return error
 
 
 def _set_up(

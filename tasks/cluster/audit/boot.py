@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tasks.cluster.audit.finding import Finding, fab, listed
 from tasks.cluster.audit.seen import Seen
 from tasks.cluster.model import OFF, Domain, HostFacts
-from tasks.cluster.setup.afterboot import RUNNING_VMS
+from tasks.cluster.setup.guard import RUNNING_VMS
 
 #: Libvirt's states of a VM that runs as it should.
 _WELL = ("running", "idle", "in shutdown", OFF)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from tasks.cluster.audit.finding import Finding, fab, listed, moment
 from tasks.cluster.audit.seen import Seen
 from tasks.cluster.model import EVACUATED, Cordon, HostFacts, Vm, require
-from tasks.cluster.setup.afterboot import RUNNING_VMS
+from tasks.cluster.setup.guard import RUNNING_VMS
 from tasks.cluster.store import journal
 
 #: Seconds after which a cordon may have been forgotten.

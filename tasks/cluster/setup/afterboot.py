@@ -6,11 +6,13 @@ import time
 from dataclasses import dataclass
 
 from tasks.cluster.asking.hostops import HostOps
+from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Failed, HostError, Refused
 from tasks.cluster.setup import crontab, templates
+from tasks.cluster.setup.guard import RUNNING_VMS
+from tasks.cluster.setup.secondstart import StartsNothingElsewhere
 from tasks.cluster.setup.steps import AlreadySo, Change, Finding, OwnFile, Step, diff, run
 
-RUNNING_VMS = "/root/running_vms"
 SCRIPT = "/usr/local/bin/restart_running_vms"
 LOGROTATE = "/etc/logrotate.d/restart_running_vms"
 #: Where a crontab goes before it is replaced, followed by the time.
@@ -24,11 +26,13 @@ START_DEADLINE = 120
 PAUSE = 5
 
 
-def step(mount: str, host: str) -> Step:
-    """What `host.autostart` sets up on a host whose VMs' images lie on `mount`; `host` is its alias."""
+def step(session: Session, host: str) -> Step:
+    """What `host.autostart` sets up on a host; `host` is its alias."""
+    mount = session.inventory.mount
     return Step(
         "autostart",
         (
+            StartsNothingElsewhere(session),
             OwnFile(SCRIPT, script(mount, host), 0o755, ("sh", "-n")),
             RebootEntry(SCRIPT),
             LibvirtAutostartOff(),

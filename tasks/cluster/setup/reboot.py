@@ -9,7 +9,7 @@ from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Failed, HostError, HostSilent, LinkLost, Refused, Unknown
 from tasks.cluster.model import HostFacts, Inventory
-from tasks.cluster.setup import fstab, guard
+from tasks.cluster.setup import fstab, guard, secondstart
 from tasks.cluster.setup.steps import Booted, run
 
 #: Seconds after which a host that still runs the old boot, and is not shutting down, was not rebooted.
@@ -51,7 +51,10 @@ class Before:
 
 
 def look(session: Session, host: str) -> Before:
-    """See that the host may be rebooted, and what it has. Raises Refused while VMs run there, HostSilent."""
+    """See that the host may be rebooted, and what it has.
+
+    Raises Refused while VMs run there, or when its boot would start one that runs elsewhere; HostSilent.
+    """
     with session.using(host) as ops:
         Booted().look(ops)
         facts = ops.observe()
@@ -72,6 +75,7 @@ def look(session: Session, host: str) -> Before:
             libvirt=not facts.libvirt_problem or _systemd(ops, "is-enabled", "libvirtd.service") == "enabled",
             guard=bool(facts.guarded),
         )
+    secondstart.refuse(session, host)
     lacks = tuple(mount for mount in wanted if mount not in types)
     return Before(host, facts.boot_id, needs, lacks, by_hand)
 

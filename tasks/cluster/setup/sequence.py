@@ -32,7 +32,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("iscsi", iscsi.step),
     Stage(ocfs2.NAME, ocfs2.step),
     Stage("guard", ownership.guard_step),
-    Stage("autostart", lambda session, host: afterboot.step(session.inventory.mount, host)),
+    Stage("autostart", afterboot.step),
     Stage("serial", lambda session, host: serial.step(session.inventory, host)),
 )
 

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.cluster.setup import afterboot
 from tasks.host import save_running
-from tasks.hostsetup import autostart
+from tasks.hostsetup import autostart, guard
 from tests.domain.desk import Desk
 from tests.domain.test_move_every_fault import FAULTS
 from tests.sim.cluster import SimCluster
@@ -51,8 +51,28 @@ def test_it_sets_a_host_up_and_is_content_then(sim: SimCluster, desk: Desk) -> N
     sim.calls.clear()
     again = desk.type(autostart, hosts=[ONE])
     assert again.code == 0
-    assert again.out.count("already so") == 4
+    assert again.out.count("already so") == 5
     assert changes(desk) == []
+
+
+def test_a_list_that_names_what_another_host_runs_is_refused(sim: SimCluster, desk: Desk) -> None:
+    sim.add_vm("web", TWO)
+    sim[ONE].running_vms = "web\n"
+    ended = desk.type(autostart, hosts=[ONE], yes=True)
+    assert ended.code == 2, ended
+    assert "/root/running_vms on vmhost1 names web, which runs on vmhost2" in ended.err
+    assert "fab -H vmhost1 host.save-running" in ended.err
+    assert untouched(sim[ONE])
+    assert desk.type(save_running, hosts=[ONE], yes=True).code == 0
+    assert desk.type(autostart, hosts=[ONE], yes=True).code == 0
+
+
+def test_a_vm_that_the_guard_keeps_off_may_be_in_the_list(sim: SimCluster, desk: Desk) -> None:
+    sim.add_vm("web", TWO)
+    assert desk.type(guard, hosts=[ONE, TWO], yes=True).code == 0
+    sim[ONE].running_vms = "web\n"
+    ended = desk.type(autostart, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
 
 
 def test_a_dry_run_shows_the_differences_and_changes_nothing(sim: SimCluster, desk: Desk) -> None:

@@ -45,6 +45,15 @@ def test_a_drained_host_stays_cordoned(sim: SimCluster, desk: Desk) -> None:
     assert sim.where("web") == (TWO,)
 
 
+def test_a_boot_that_would_start_what_runs_elsewhere_is_refused(sim: SimCluster, desk: Desk) -> None:
+    sim.add_vm("web", TWO)
+    sim[ONE].running_vms = "web\n"
+    ended = desk.type(reboot, hosts=[ONE], yes=True)
+    assert ended.code == 2, ended
+    assert "names web, which runs on vmhost2: a reboot of vmhost1 would start it a second time" in ended.err
+    assert asked(desk) == 0
+
+
 def test_a_dry_run_and_a_no_change_nothing(sim: SimCluster, desk: Desk) -> None:
     shown = desk.type(reboot, hosts=[ONE], dry_run=True)
     assert shown.code == 0
