@@ -81,6 +81,7 @@ class Storage:
         self.enabled = {"iscsid.socket", "ocfs2.service", "o2cb.service"}
         self.active = {"iscsid.socket"}
         self.masked: set[str] = set()
+        self.mount_options = "rw,noatime"
         self.sysctl = {"kernel/panic": "0", "kernel/panic_on_oops": "0"}
         #: process -> the disk that it has open
         self.open: dict[int, str] = {}
@@ -306,7 +307,7 @@ class Storage:
                 "target": mount,
                 "source": device,
                 "fstype": kind,
-                "options": "rw,noatime",
+                "options": self.mount_options,
                 "uuid": self.disks[posixpath.basename(device)].uuid,
             }
             for mount, (device, kind) in self.mounts.items()

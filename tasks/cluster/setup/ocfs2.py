@@ -11,7 +11,7 @@ from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Failed, HostError, Refused
 from tasks.cluster.model import StoreHost
 from tasks.cluster.setup import blockdevices, clusterconf, fstab, iscsi, neighbours, templates
-from tasks.cluster.setup.blockdevices import FileSystem
+from tasks.cluster.setup.blockdevices import FileSystem, Mounted
 from tasks.cluster.setup.clusterconf import Member, Node
 from tasks.cluster.setup.iscsi import NoStores, require_address, systemctl, unit
 from tasks.cluster.setup.neighbours import Neighbour
@@ -212,6 +212,12 @@ class SameSettings:
         others, silent = neighbours.others(self.session, self.host)
         mine = neighbours.look(ops, inventory.ocfs2_cluster)
         wanted = str(inventory.ocfs2_threshold)
+        if mine.nodes is None and any(mount.kind == "ocfs2" for mount in mine.mounts):
+            raise Refused(
+                f"{self.host} has an OCFS2 mounted, but not by the cluster {inventory.ocfs2_cluster}.",
+                f"Type there: ls {neighbours.CONFIGFS}. Write the name of its cluster as vmfab_ocfs2_cluster"
+                " in [vmhosts:vars] of hosts.ini. One with another stack than o2cb has to be umounted first.",
+            )
         for name, one in {**others, self.host: mine}.items():
             in_use = one.mounts and any(m.kind == "ocfs2" for m in one.mounts)
             if one.threshold is not None and in_use and str(one.threshold) != wanted:
@@ -388,6 +394,7 @@ class StoreMounted:
                     f"Type there: umount {store.mount}; what is on it has to go elsewhere.",
                 )
             self._same(here.device, here.uuid, uuids)
+            self._boots_so(ops, here)
             where = f", as on {', '.join(uuids)}" if uuids else ""
             return AlreadySo(store.mount, f"has {store.name} mounted from {here.device}{where}")
         device = store_device(ops, store)
@@ -403,6 +410,24 @@ class StoreMounted:
                     f"{device} is {uuid}, {name} has {other} mounted on {self.store.mount}.",
                     "Look which target each is logged in to: iscsiadm -m session -P 3",
                 )
+
+    def _boots_so(self, ops: HostOps, here: Mounted) -> None:
+        """Raise Refused when the next boot would not mount what is mounted now, or locks do not exclude."""
+        name, label = self.store.name, self.store.file_system
+        if "localflocks" in here.options:
+            raise Refused(
+                f"{ops.host} has {name} mounted with localflocks: its locks do not hold for the other hosts.",
+                f"fab -H {ops.host} drain, then there: umount {here.mount}; and the same again.",
+            )
+        uuids = {one.uuid for one in labelled(ops, label)}
+        if here.uuid and uuids != {here.uuid}:
+            raise Refused(
+                f"{ops.host} has {name} mounted from {here.device}, which the label {label} does not find:"
+                " the next boot would not mount it.",
+                f"Type there: blkid {here.device}. Write its label as vmfab_label at {name} in hosts.ini. If"
+                " it has none, umount it on all hosts and type on one:"
+                f" tunefs.ocfs2 -L {label} {here.device}",
+            )
 
     def _mount(self, ops: HostOps) -> str:
         run(ops, ["mkdir", "-p", self.store.mount])

@@ -294,6 +294,40 @@ def test_another_file_system_than_on_the_others_is_not_mounted(desk: StorageDesk
     assert desk.type(mount, hosts=[ONE], yes=True).code == 2
 
 
+def test_a_mounted_store_that_the_next_boot_would_not_find_is_told(desk: StorageDesk) -> None:
+    assert desk.type(mount, hosts=[ONE], yes=True).code == 0
+    by_uuid = f"UUID={MADE} /vmstorage ocfs2 _netdev 0 0\n"
+    desk.at(ONE).files[fstab.PATH] = (by_uuid, 0o644)
+    desk.lun.label = "images"
+    ended = desk.type(mount, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert "mounted from /dev/sdb, which the label vmstorage does not find" in ended.err
+    assert "Write its label as vmfab_label at vmstorage" in " ".join(ended.err.split())
+    assert desk.at(ONE).files[fstab.PATH] == (by_uuid, 0o644)
+    desk.store(label="images")
+    assert desk.type(mount, hosts=[ONE], yes=True).code == 0
+    assert desk.at(ONE).files[fstab.PATH][0].startswith("LABEL=images /vmstorage ocfs2 ")
+
+
+def test_a_store_whose_locks_hold_on_one_host_only_is_refused(desk: StorageDesk) -> None:
+    assert desk.type(mount, hosts=[ONE], yes=True).code == 0
+    desk.at(ONE).mount_options = "rw,noatime,localflocks"
+    ended = desk.type(mount, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert "vmstorage mounted with localflocks" in ended.err
+
+
+def test_a_store_of_another_cluster_is_left_alone_and_nothing_written(desk: StorageDesk) -> None:
+    assert desk.type(mount, hosts=[ONE], yes=True).code == 0
+    desk.at(ONE).nodes = None
+    del desk.at(ONE).files[neighbours.DEFAULTS]
+    before = desk.files(ONE)
+    ended = desk.type(mount, hosts=[ONE], yes=True)
+    assert ended.code == 2
+    assert "has an OCFS2 mounted, but not by the cluster vmfab" in ended.err
+    assert desk.files(ONE) == before
+
+
 def test_something_else_on_the_mount_point_stays(desk: StorageDesk) -> None:
     desk.at(ONE).disks["sdx"] = Lun("ext4", "x", "y")
     desk.at(ONE).mounts["/vmstorage"] = ("/dev/sdx", "ext4")
