@@ -288,6 +288,110 @@ def test_files_that_are_right_are_applied_where_the_kernel_lags() -> None:
     assert made.lagging == "eno1 is not in br0"
 
 
+def vlan(name: str, number: int, *, master: str = "", address: str = "") -> Link:
+    has = (Address("inet", address),) if address else ()
+    return Link(name, "vlan", "3c:ec:ef:aa:bb:10", parent="eno1", vlan=number, master=master, addresses=has)
+
+
+#: The host's address is on one NIC or VLAN, and a bridge without any, written by hand, lies over another.
+APART: Mapping[str, Network] = {
+    "another NIC": host_with(
+        Link("eno2", mac="3c:ec:ef:aa:bb:11", master="br0"),
+        Link("br0", "bridge"),
+        Link("vnet0", "tun", master="br0"),
+        text="network: {ethernets: {eno1: {addresses: [10.0.0.11/24]}, eno2: {}},"
+        " bridges: {br0: {interfaces: [eno2]}}}\n",
+    ),
+    "another NIC, DHCP": host_with(
+        Link("eno1", mac="3c:ec:ef:aa:bb:10", addresses=(Address("inet", "10.0.0.11/24", dynamic=True),)),
+        Link("eno2", mac="3c:ec:ef:aa:bb:11", master="br0"),
+        Link("br0", "bridge"),
+        text="network: {ethernets: {eno1: {dhcp4: true}, eno2: {}}, bridges: {br0: {interfaces: [eno2]}}}\n",
+    ),
+    "another VLAN": host_with(
+        Link("eno1", mac="3c:ec:ef:aa:bb:10"),
+        vlan("eno1.10", 10, address="10.0.0.11/24"),
+        vlan("eno1.100", 100, master="br0"),
+        Link("br0", "bridge"),
+        text="network: {ethernets: {eno1: {}}, vlans: {eno1.10: {id: 10, link: eno1,"
+        " addresses: [10.0.0.11/24]}, eno1.100: {id: 100, link: eno1}},"
+        " bridges: {br0: {interfaces: [eno1.100]}}}\n",
+    ),
+    "no VLAN": host_with(
+        Link("eno1", mac="3c:ec:ef:aa:bb:10", master="br0"),
+        vlan("eno1.10", 10, address="10.0.0.11/24"),
+        Link("br0", "bridge"),
+        text="network: {ethernets: {eno1: {}}, vlans: {eno1.10: {id: 10, link: eno1,"
+        " addresses: [10.0.0.11/24]}}, bridges: {br0: {interfaces: [eno1]}}}\n",
+    ),
+}
+#: port of that bridge, link with the host's address, the NIC to write
+SEPARATE: Mapping[str, tuple[str, str, str]] = {
+    "another NIC": ("eno2", "eno1", "eno2"),
+    "another NIC, DHCP": ("eno2", "eno1", "eno2"),
+    "another VLAN": ("eno1.100", "eno1.10", "eno1"),
+    "no VLAN": ("eno1", "eno1.10", "eno1"),
+}
+
+
+@pytest.mark.parametrize("case", SEPARATE)
+def test_the_hosts_nic_does_not_get_into_a_bridge_over_another_one(case: str) -> None:
+    port, start, nic = SEPARATE[case]
+    with pytest.raises(Refused) as refused:
+        wanted(APART[case], wish("10.0.0.11"))
+    assert str(refused.value) == (
+        f"vmhost1: br0 has {port} in it, but the host's address is on {start}. "
+        f"Write vmfab_nic={nic} at vmhost1 in hosts.ini to keep it so."
+    )
+
+
+@pytest.mark.parametrize("case", SEPARATE)
+def test_a_bridge_over_another_nic_is_good_enough_where_hosts_ini_names_the_nic(case: str) -> None:
+    port, _, nic = SEPARATE[case]
+    made = wanted(APART[case], wish("10.0.0.11", vmfab_nic=nic))
+    assert not made.todo
+    assert made.port == port
+
+
+def test_a_bridge_of_vmfabs_over_another_nic_is_good_enough_where_hosts_ini_names_the_nic() -> None:
+    by_hand = APART["another NIC"]
+    own = replace(by_hand, netplan={OWN: by_hand.netplan["/etc/netplan/01-netcfg.yaml"]})
+    without_vms = replace(own, links={n: link for n, link in own.links.items() if n != "vnet0"})
+    made = wanted(without_vms, wish("10.0.0.11", vmfab_nic="eno2"))
+    text = made.files[OWN]
+    assert text is not None
+    bodies = {e.name: e.body for e in netplan.read("vmhost1", {OWN: text}).entries}
+    assert bodies["br0"]["interfaces"] == ["eno2"]
+    assert bodies["eno1"] == {"addresses": ["10.0.0.11/24"]}
+    assert not wanted(carried_out(without_vms, made), wish("10.0.0.11", vmfab_nic="eno2")).todo
+
+
+def test_the_bridge_over_a_vlan_is_found_by_the_vlans_number() -> None:
+    made = wanted(APART["another VLAN"], wish("10.0.0.11", vmfab_vlan="100"))
+    assert not made.todo
+    assert made.port == "eno1.100"
+
+
+def test_a_bridge_over_a_vlan_of_the_nic_with_the_hosts_address_is_good_enough() -> None:
+    found = host_with(
+        vlan("eno1.100", 100, master="br0"),
+        Link("br0", "bridge"),
+        text="network: {ethernets: {eno1: {addresses: [10.0.0.11/24]}},"
+        " vlans: {eno1.100: {id: 100, link: eno1}}, bridges: {br0: {interfaces: [eno1.100]}}}\n",
+    )
+    made = wanted(found, wish("10.0.0.11"))
+    assert not made.todo
+    assert made.port == "eno1.100"
+
+
+def test_the_links_of_vms_are_no_ports_of_the_host() -> None:
+    found = host_with(Link("br0", "bridge"), Link("vnet0", "tun", master="br0"))
+    with pytest.raises(Refused, match="VMs use br0"):
+        wanted(found, wish("10.0.0.11"))
+    empty = host_with(Link("br0", "bridge"))
+    assert wanted(empty, wish("10.0.0.11")).port == "eno1"
+
+
 REFUSED: Mapping[str, tuple[Network, Mapping[str, str], str]] = {
     "bond": (
         host_with(
@@ -373,6 +477,25 @@ REFUSED: Mapping[str, tuple[Network, Mapping[str, str], str]] = {
         host_with(),
         {"vmfab_storage_address": "192.168.0.21"},
         "no NIC has its storage address, 192.168.0.21. Write vmfab_storage_nic=NAME",
+    ),
+    "the default route's NIC beside the bridge's": (
+        host_with(
+            Link("eno1", addresses=(Address("inet", "172.16.0.11/24"),)),
+            Link("eno2", master="br0"),
+            Link("br0", "bridge"),
+        ),
+        {},
+        "br0 has eno2 in it, but the host's default route is on eno1. Write vmfab_nic=eno2 at vmhost1",
+    ),
+    "another NIC in the bridge than hosts.ini names": (
+        APART["no VLAN"],
+        {"vmfab_nic": "eno2"},
+        "br0 has eno1 in it, not eno2",
+    ),
+    "a bridge in netplan's files over another NIC": (
+        host_with(text="network: {ethernets: {eno2: {}}, bridges: {br0: {interfaces: [eno2]}}}\n"),
+        {},
+        "br0 has eno2 in it in netplan's files, not eno1",
     ),
     "MTU of a shared NIC": (
         host_with(),

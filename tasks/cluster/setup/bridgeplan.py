@@ -195,6 +195,7 @@ class _Composer:
         return {key: body for key, body in wish.items() if not self._is_so(key, body)}
 
     def _bridge(self, port: str, nic: str) -> Body:
+        others = self._other_ports(port, nic)
         if self.bridge_entry is not None:
             now = self.bridge_entry.body
             above = layer3.of(now)
@@ -209,12 +210,8 @@ class _Composer:
         self._reachable(above)
         parameters = now.get("parameters")
         own = {"interfaces", "macaddress", "parameters", *layer3.KEYS}
-        others = [str(name) for name in listed(now.get("interfaces")) if name not in (port, nic)]
-        vlans = {
-            e.name for e in self.configuration.entries if e.section == "vlans" and e.body.get("link") == nic
-        }
         return {
-            "interfaces": [port, *(name for name in others if name not in vlans)],
+            "interfaces": [port, *others],
             "macaddress": now.get("macaddress") or self.chosen.holder.mac or self.chosen.port.mac,
             **{key: value for key, value in now.items() if key not in own},
             **above,
@@ -224,6 +221,22 @@ class _Composer:
                 "forward-delay": "0",
             },
         }
+
+    def _other_ports(self, port: str, nic: str) -> list[str]:
+        """What else the files have in the bridge. Refuse when that is all: a NIC beside it may be a loop."""
+        now = self.bridge_entry.body if self.bridge_entry else {}
+        there = [str(name) for name in listed(now.get("interfaces"))]
+        below = {
+            e.name for e in self.configuration.entries if e.section == "vlans" and e.body.get("link") == nic
+        }
+        others = [name for name in there if name not in (port, nic) and name not in below]
+        if others and others == there:
+            raise Refused(
+                f"{self.network.host}: {self.wished.bridge} has {', '.join(others)} in it in netplan's "
+                f"files, not {port}.",
+                "Correct vmfab_nic or vmfab_bridge in hosts.ini.",
+            )
+        return others
 
     def _others_bridge(self) -> bool:
         """Whether ifupdown or systemd-networkd has made the bridge, as hosts.ini wants it."""

@@ -100,10 +100,8 @@ def choose(network: Network, wished: Wishes) -> Chosen:
     nic = links.get(port.parent, port) if port.kind == "vlan" else port
     if wished.vlan is not None and port.vlan != wished.vlan:
         port = _vlan(network, nic, wished.vlan)
-    if start is not None and (start in (nic, port, bridge) or start.parent == nic.name):
-        holder = start
-    else:
-        holder = links.get(port.name, nic)
+    above = start is not None and nic.name in (start.name, start.parent) and not _ports(network, bridge)
+    holder = start if start is not None and (above or start in (port, bridge)) else links.get(port.name, nic)
     _objections(network, nic, port, bridge)
     return Chosen(nic, port, holder, bridge)
 
@@ -120,23 +118,20 @@ def _start(network: Network, wished: Wishes) -> Link | None:
 
 def _port(network: Network, wished: Wishes, start: Link | None, bridge: Link | None) -> Link:
     links = network.links
+    ports = _ports(network, bridge)
     if wished.nic:
         nic = links.get(wished.nic)
         if nic is None:
             raise Refused(f"{network.host} has no {wished.nic}.", f"Its NICs: {listed(network)}.")
-        if start is not None and start.kind == "vlan" and start.parent == nic.name:
-            return start
-        if bridge is not None:
-            ports = _ports(network, bridge)
+        if ports:
             under = [port for port in ports if nic.name in (port.name, port.parent)]
-            if ports and not under:
-                names = ", ".join(port.name for port in ports)
+            if not under:
                 raise Refused(
-                    f"{network.host}: {bridge.name} has {names} in it, not {nic.name}.",
+                    f"{network.host}: {wished.bridge} has {_names(ports)} in it, not {nic.name}.",
                     "Correct vmfab_nic or vmfab_bridge in hosts.ini.",
                 )
-            return under[0] if under else nic
-        return nic
+            return under[0]
+        return start if start is not None and start.kind == "vlan" and start.parent == nic.name else nic
     if start is None:
         raise Refused(
             f"{network.host}: none of its NICs has {wished.address} or a default route.",
@@ -148,17 +143,35 @@ def _port(network: Network, wished: Wishes, start: Link | None, bridge: Link | N
                 f"{network.host}: its address lies on another bridge, {start.name}.",
                 f"Write vmfab_bridge={start.name} in hosts.ini to keep that one, or take it away by hand.",
             )
-        ports = _ports(network, start)
         if len(ports) != 1:
-            what = ", ".join(port.name for port in ports) or "no NIC"
+            what = _names(ports) or "no NIC"
             raise Refused(
                 f"{network.host}: {start.name} has {what} in it.", "Write vmfab_nic=NAME in hosts.ini."
             )
         return ports[0]
-    return start
+    if not ports or start in ports:
+        return start
+    below = start.parent if wished.vlan is not None and start.kind == "vlan" else start.name
+    under = [port for port in ports if below in (port.name, port.parent)]
+    if not under:
+        has_address = wished.address in (address.ip for address in start.addresses)
+        lower = ports[0].parent or ports[0].name
+        raise Refused(
+            f"{network.host}: {wished.bridge} has {_names(ports)} in it, but the host's "
+            f"{'address' if has_address else 'default route'} is on {start.name}.",
+            f"Write vmfab_nic={lower} at {network.host} in hosts.ini to keep it so.",
+        )
+    return under[0]
 
 
-def _ports(network: Network, bridge: Link) -> list[Link]:
+def _names(found: Iterable[Link]) -> str:
+    return ", ".join(link.name for link in found)
+
+
+def _ports(network: Network, bridge: Link | None) -> list[Link]:
+    """What a bridge has in it of the host's own, without the VMs' links."""
+    if bridge is None:
+        return []
     return [link for link in network.links.values() if link.master == bridge.name and link.kind in _HOSTS_OWN]
 
 
