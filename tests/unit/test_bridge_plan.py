@@ -392,6 +392,59 @@ def test_the_links_of_vms_are_no_ports_of_the_host() -> None:
     assert wanted(empty, wish("10.0.0.11")).port == "eno1"
 
 
+STORED = "network: {ethernets: {eno1: {}, eno2: {addresses: [192.168.0.21/24], mtu: 9000}}, "
+STORED += "bridges: {br0: {interfaces: [eno1], addresses: [10.0.0.11/24]}}}\n"
+ENO2 = Link("eno2", mac="3c:ec:ef:aa:bb:11", mtu=9000, addresses=(Address("inet", "192.168.0.21/24"),))
+
+
+@pytest.mark.parametrize(
+    ("found", "variables", "pausing"),
+    [
+        (host_with(*BRIDGED, ENO2, text=STORED), {}, ""),
+        (host_with(*BRIDGED, ENO2, text=STORED), {"vmfab_storage_mtu": "9000"}, ""),
+        (host_with(*BRIDGED, ENO2, text=STORED), {"vmfab_storage_mtu": "1500"}, "eno2"),
+        (host_with(*BRIDGED, ENO2, text=BY_HAND), {}, "eno2"),
+        (host_with(*BRIDGED, replace(ENO2, mtu=1500), text=STORED), {"vmfab_storage_mtu": "9000"}, "eno2"),
+        (host_with(*BRIDGED, ENO2, text=STORED), {"vmfab_dns": "10.0.0.2"}, ""),
+        (
+            host_with(*BRIDGED, replace(ENO2, addresses=()), text=STORED),
+            {"vmfab_dns": "10.0.0.2", "vmfab_storage_nic": "eno2"},
+            "eno2",
+        ),
+        (host_with(ENO2), {}, "eno2"),
+        (host_with(), {"vmfab_storage_address": "10.0.0.11"}, "eno1"),
+        (host_with(*BRIDGED, text=BY_HAND), {"vmfab_storage_address": "10.0.0.11"}, ""),
+        (
+            host_with(*BRIDGED, text=BY_HAND),
+            {"vmfab_storage_address": "10.0.0.11", "vmfab_dns": "10.0.0.2"},
+            "br0",
+        ),
+        (
+            host_with(
+                *BRIDGED,
+                Link("br0.20", "vlan", parent="br0", vlan=20, addresses=ENO2.addresses),
+                text=BY_HAND.replace("  bridges:", "  vlans: {br0.20: {id: 20, link: br0,"
+                " addresses: [192.168.0.21/24]}}\n  bridges:"),
+            ),
+            {"vmfab_dns": "10.0.0.2"},
+            "br0.20",
+        ),
+    ],
+    ids=[
+        "all is so", "the MTU, too", "another MTU", "not in netplan's files", "the kernel has another MTU",
+        "the LAN alone", "the LAN, and the kernel lacks the address", "a host without a bridge",
+        "storage on the LAN's NIC", "storage on the bridge, which is so", "storage on the bridge",
+        "storage on a VLAN of the bridge",
+    ],
+)  # fmt: skip
+def test_it_is_told_when_the_storage_nic_pauses(
+    found: Network, variables: dict[str, str], pausing: str
+) -> None:
+    made = wanted(found, wish("10.0.0.11", **{**STORAGE, **variables}))
+    assert made.storage == pausing
+    assert ("storage network" in made.interrupts) is bool(pausing)
+
+
 REFUSED: Mapping[str, tuple[Network, Mapping[str, str], str]] = {
     "bond": (
         host_with(

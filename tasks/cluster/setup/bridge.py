@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.network import Network
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Failed, HostError, HostSilent, LinkLost, Refused, Unknown
-from tasks.cluster.setup import bridgeplan, layer3, links
+from tasks.cluster.setup import bridgeplan, layer3, links, neighbours
 from tasks.cluster.setup.bridgeplan import OWN, Wanted
 from tasks.cluster.setup.links import Wishes
 from tasks.cluster.setup.steps import AlreadySo, Change, Finding, Lacking, OwnFile, Step, diff, run
@@ -50,7 +51,22 @@ def looked(ops: HostOps, wished: Wishes) -> tuple[Network, Wanted]:
             f"{ops.host}: a change of its network is being tried at this moment.",
             "Unless a new login proves it, the old network is back within two minutes. Try again then.",
         )
-    return network, bridgeplan.wanted(network, wished)
+    wanted = bridgeplan.wanted(network, wished)
+    if wanted.storage:
+        _refuse_mounted(ops, wanted.storage)
+    return network, wanted
+
+
+def _refuse_mounted(ops: HostOps, nic: str) -> None:
+    """Refuse to take the storage network away under an OCFS2."""
+    mounts = [mount for mount, kind in neighbours.mounted(ops).items() if kind == "ocfs2"]
+    if mounts:
+        raise Refused(
+            f"{ops.host}: {nic} is its storage NIC and is to change, which might make o2cb reset the host "
+            f"while {' and '.join(mounts)} {'is' if len(mounts) == 1 else 'are'} mounted.",
+            f"Type fab -H {ops.host} drain, then umount {shlex.join(mounts)} on {ops.host}, and then the "
+            "same again.",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ class Wanted:
     lagging: str = ""
     there: str = ""
     interrupts: str = ""
+    #: the storage NIC, when it is off the network for a moment
+    storage: str = ""
 
     @property
     def todo(self) -> bool:
@@ -111,21 +113,27 @@ class _Composer:
         self.storage = None if storage in own or (storage and storage.parent == chosen.nic.name) else storage
         if storage is not None and self.storage is None:
             self._shared_storage(storage)
+        below = [link for link in own if storage and link and storage.parent == link.name]
+        #: what has the storage address and goes where the LAN goes
+        self.shared = storage if below or self.storage is None else None
         self.bridge_entry = configuration.named("bridges", wished.bridge)
 
     # -- the whole -----------------------------------------------------------------------------------
 
     def wanted(self) -> Wanted:
-        lan = self._lan()
-        changed = {**lan, **self._storage()}
+        lan, storage = self._lan(), self._storage()
+        changed = {**lan, **storage}
         self._own_up(changed)
         files = self._files(changed) if changed else {}
         body = lan.get(("bridges", self.wished.bridge)) or (
             self.bridge_entry.body if self.bridge_entry else {}
         )
-        lagging, lan_lags = self._lagging(body)
+        lan_lags, storage_lags = self._lan_lags(body), self._storage_lags()
         if lan or lan_lags:
             self._refuse_guests()
+        pausing = self.storage if storage or storage_lags else None
+        if pausing is None and (lan or lan_lags):
+            pausing = self.shared
         texts = {PurePosixPath(path).name: text for path, text in self.configuration.texts.items()}
         for path, text in files.items():
             texts.pop(PurePosixPath(path).name, None)
@@ -141,11 +149,10 @@ class _Composer:
             made=tuple(made),
             returns=((chosen.holder.name, tuple(a.cidr for a in chosen.holder.addresses if not a.dynamic)),),
             addresses=tuple(layer3.interface(one) for one in listed(body.get("addresses"))),
-            lagging=lagging,
+            lagging=lan_lags or storage_lags,
             there=self._there(body),
-            interrupts=self._interrupts(
-                bool(lan or lan_lags), ("ethernets", self._storage_name()) in changed
-            ),
+            interrupts=self._interrupts(bool(lan or lan_lags), pausing is not None),
+            storage=pausing.name if pausing else "",
         )
 
     def _there(self, body: Body) -> str:
@@ -159,7 +166,7 @@ class _Composer:
         parts = []
         if lan:
             parts.append(f"{self.network.host} is off the network for some seconds")
-        if storage or (lan and self.storage is None and self.wished.storage_address):
+        if storage:
             parts.append(
                 "so is its storage network" if lan else "its storage network pauses for some seconds"
             )
@@ -427,23 +434,28 @@ class _Composer:
 
     # -- what the kernel has -------------------------------------------------------------------------
 
-    def _lagging(self, body: Body) -> tuple[str, bool]:
-        """What the kernel lacks of what the files say, and whether the bridge is concerned."""
+    def _lan_lags(self, body: Body) -> str:
+        """What the kernel lacks of the bridge as the files say it."""
         bridge, port = self.chosen.bridge, self.chosen.port
         if bridge is None:
-            return f"{self.wished.bridge} is not there", True
+            return f"{self.wished.bridge} is not there"
         if port.master != bridge.name:
-            return f"{port.name} is not in {bridge.name}", True
+            return f"{port.name} is not in {bridge.name}"
         have = {layer3.interface(address.cidr) for address in bridge.addresses}
         for one in listed(body.get("addresses")):
             if layer3.interface(one) not in have:
-                return f"{bridge.name} lacks {layer3.interface(one)}", True
-        if self.storage is not None:
-            if self.wished.storage_address not in {a.ip for a in self.storage.addresses}:
-                return f"{self.storage.name} lacks {self.wished.storage_address}", False
-            if self.wished.storage_mtu not in (None, self.storage.mtu):
-                return f"{self.storage.name} has MTU {self.storage.mtu}", False
-        return "", False
+                return f"{bridge.name} lacks {layer3.interface(one)}"
+        return ""
+
+    def _storage_lags(self) -> str:
+        """What the kernel lacks of the storage NIC as it is to be."""
+        if self.storage is None:
+            return ""
+        if self.wished.storage_address not in {a.ip for a in self.storage.addresses}:
+            return f"{self.storage.name} lacks {self.wished.storage_address}"
+        if self.wished.storage_mtu not in (None, self.storage.mtu):
+            return f"{self.storage.name} has MTU {self.storage.mtu}"
+        return ""
 
     def _refuse_guests(self) -> None:
         bridge = self.wished.bridge

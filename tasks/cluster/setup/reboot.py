@@ -9,7 +9,7 @@ from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Failed, HostError, HostSilent, LinkLost, Refused, Unknown
 from tasks.cluster.model import HostFacts, Inventory
-from tasks.cluster.setup import fstab, guard, secondstart
+from tasks.cluster.setup import fstab, guard, neighbours, secondstart
 from tasks.cluster.setup.steps import Booted, run
 
 #: Seconds after which a host that still runs the old boot, and is not shutting down, was not rebooted.
@@ -17,7 +17,6 @@ GOING_DOWN = 60.0
 #: Seconds between two attempts to log in, or two looks.
 PAUSE = 2.0
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_MOUNTS = "/proc/self/mountinfo"
 _CLUSTER = "/sys/kernel/config/cluster"
 
 
@@ -60,7 +59,7 @@ def look(session: Session, host: str) -> Before:
         facts = ops.observe()
         _refuse_while_used(facts)
         wanted = _mounts_of(session.inventory)
-        mounted = _mounted(ops)
+        mounted = neighbours.mounted(ops)
         listed = fstab.mounted_at_boot(ops.file_read(fstab.PATH).text or "")
         types = {**listed, **mounted}
         by_hand = tuple(
@@ -167,7 +166,7 @@ def _wait_for_needs(session: Session, before: Before, until: float) -> None:
 def lacking(ops: HostOps, needs: Needs) -> tuple[str, ...]:
     """What a host does not have yet of what it needs, in words. Raises HostSilent, HostError."""
     left = []
-    mounted = _mounted(ops)
+    mounted = neighbours.mounted(ops)
     left += [f"{mount} is not mounted" for mount in needs.mounts if mount not in mounted]
     if needs.o2cb and not run(ops, ["find", _CLUSTER, "-mindepth", "1", "-maxdepth", "1"]).out.strip():
         left.append("o2cb is not online")
@@ -197,17 +196,6 @@ def _refuse_while_used(facts: HostFacts) -> None:
 
 def _mounts_of(inventory: Inventory) -> tuple[str, ...]:
     return tuple(store.mount for store in inventory.stores.values()) or (inventory.mount,)
-
-
-def _mounted(ops: HostOps) -> dict[str, str]:
-    """File system types by mount point."""
-    found = {}
-    for line in (ops.file_read(_MOUNTS).text or "").splitlines():
-        before, _, after = line.partition(" - ")
-        words = before.split()
-        if len(words) > 4 and after:
-            found[fstab.unescaped(words[4])] = after.split()[0]
-    return found
 
 
 def _has_unit(ops: HostOps, mount: str) -> bool:

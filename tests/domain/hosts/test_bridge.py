@@ -11,6 +11,7 @@ from tasks.cluster.asking.session import CONNECT, UNHURRIED
 from tasks.cluster.setup import bridge
 from tasks.cluster.setup.bridgeplan import OWN
 from tasks.hostsetup import bridge as bridge_task
+from tasks.hostsetup import check, setup
 from tests.domain.desk import Desk
 from tests.domain.test_move_every_fault import FAULTS
 from tests.sim.cluster import SimCluster
@@ -183,10 +184,85 @@ def test_cloud_init_is_told_to_leave_the_network_alone(sim: SimCluster, desk: De
 
 
 def test_the_storage_nic_gets_its_address_and_mtu(sim: SimCluster, desk: Desk) -> None:
+    sim[ONE].view.mounted = False
     wish(desk, ONE, vmfab_storage_address="10.9.0.1", vmfab_storage_nic="eno2", vmfab_storage_mtu="9000")
     assert desk.type(bridge_task, hosts=[ONE], yes=True).code == 0
     assert sim[ONE].lan.links["eno2"]["addresses"] == ["10.9.0.1/24"]
     assert sim[ONE].lan.links["eno2"]["mtu"] == 9000
+    assert desk.type(bridge_task, hosts=[ONE]).code == 0
+
+
+MOUNTED = (
+    "vmhost1: eno2 is its storage NIC and is to change, which might make o2cb reset the host while "
+    "/vmstorage is mounted. Type fab -H vmhost1 drain, then umount /vmstorage on vmhost1, and then the "
+    "same again."
+)
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_the_storage_nic_does_not_change_under_a_mounted_store(sim: SimCluster, desk: Desk) -> None:
+    sim[ONE].lan.cloud_init = True
+    wish(desk, ONE, vmfab_storage_address="10.9.0.1", vmfab_storage_nic="eno2", vmfab_storage_mtu="9000")
+    for dry_run in (True, False):
+        refused = desk.type(bridge_task, hosts=[ONE], yes=True, dry_run=dry_run)
+        assert refused.code == 2, refused
+        assert MOUNTED in one_line(refused.err)
+    refused = desk.type(setup, hosts=[ONE], dry_run=True)
+    assert refused.code == 2, refused
+    assert MOUNTED in one_line(refused.err)
+    refused = desk.type(setup, hosts=[ONE], yes=True)
+    assert refused.code == 2, refused
+    assert MOUNTED in one_line(refused.err)
+    checked = desk.type(check, hosts=[ONE])
+    assert checked.code != 0, checked
+    assert MOUNTED in one_line(checked.text).replace("mounted. > Type", "mounted. Type")
+    assert is_old(sim[ONE].lan)
+    assert desk.ops("file.write") == []
+    sim[ONE].view.mounted = False
+    assert desk.type(bridge_task, hosts=[ONE], yes=True).code == 0
+    sim[ONE].view.mounted = True
+    again = desk.type(bridge_task, hosts=[ONE])
+    assert again.code == 0, again
+    assert again.out.count("already so") == 2
+
+
+@pytest.mark.parametrize(
+    ("live", "written", "mtu"),
+    [(9000, 9000, "1500"), (1500, 1500, "9000"), (1500, 9000, "9000"), (9000, None, "9000")],
+    ids=["lowered", "added", "not in the kernel", "not in netplan's files"],
+)
+def test_the_mtu_of_a_storage_nic_that_is_in_use_stays(
+    sim: SimCluster, desk: Desk, live: int, written: int | None, mtu: str
+) -> None:
+    lan = sim[ONE].lan
+    addresses = "{addresses: [10.9.0.1/24]" + (f", mtu: {written}" if written else "") + "}"
+    lan.etc = {"/etc/netplan/00-lan.yaml": BY_HAND.format(address=lan.address)}
+    lan.etc["/etc/netplan/10-storage.yaml"] = f"network: {{ethernets: {{eno2: {addresses}}}}}\n"
+    lan.apply()
+    lan.links["eno2"]["mtu"] = live
+    wish(desk, ONE, vmfab_storage_address="10.9.0.1", vmfab_storage_mtu=mtu)
+    refused = desk.type(bridge_task, hosts=[ONE], yes=True)
+    assert refused.code == 2, refused
+    assert MOUNTED in one_line(refused.err)
+    assert lan.links["eno2"]["mtu"] == live
+    sim[ONE].view.mounted = False
+    assert desk.type(bridge_task, hosts=[ONE], yes=True).code == 0
+    assert lan.links["eno2"]["mtu"] == int(mtu)
+
+
+def test_a_storage_address_on_the_lans_nic_does_not_pause_under_a_mounted_store(
+    sim: SimCluster, desk: Desk
+) -> None:
+    wish(desk, ONE, vmfab_storage_address=sim[ONE].lan.address)
+    refused = desk.type(bridge_task, hosts=[ONE], yes=True)
+    assert refused.code == 2, refused
+    assert MOUNTED.replace("eno2", "eno1") in one_line(refused.err)
+    sim[ONE].view.mounted = False
+    assert desk.type(bridge_task, hosts=[ONE], yes=True).code == 0
+    sim[ONE].view.mounted = True
     assert desk.type(bridge_task, hosts=[ONE]).code == 0
 
 
