@@ -46,6 +46,8 @@ class Network:
 
     targets: list[Target] = field(default_factory=list)
     down: bool = False
+    #: a portal at which only the list of targets is given -> the portal whose targets these are
+    forwards: dict[str, str] = field(default_factory=dict)
     #: o2cb's port is closed between hosts
     firewall: bool = False
 
@@ -178,11 +180,15 @@ class Storage:
             text = f"# BEGIN RECORD 2.1.8\nnode.name = {record.target}\nnode.startup = manual\n# END RECORD\n"
             self.files[record.path(self.folder)] = (text, 0o600)
             return 0, "", ""
+        if word.get("-o") == "delete":
+            del self.files[record.path(self.folder)]
+            return 0, "", ""
         return self._log_in(record)
 
     def _discover(self, portal: str) -> Ended:
         if self.network.down:
             return 4, "", "iscsiadm: cannot make connection to it: No route to host\n"
+        portal = self.network.forwards.get(portal, portal)
         there = [t for t in self.network.targets if portal in t.portals]
         out = "".join(f"{where},1 {target.name}\n" for target in there for where in target.portals)
         return (0, out, "") if out else (21, "", "iscsiadm: No portals found\n")

@@ -115,10 +115,26 @@ def folder(ops: HostOps) -> str:
 
 def target_of(ops: HostOps, store: StoreHost) -> Record | None:
     """The record by which this host logs in to a store, without asking the store; None if there is none."""
-    known = [r for r in recorded(ops) if r.iface == IFACE and r.port == store.port]
-    known = [r for r in known if r.target == store.target or not store.target]
-    at = [r for r in known if r.address == store.address]
-    return at[0] if len(at) == 1 else None
+    known = _known(ops, store)
+    return known[0] if len(known) == 1 else None
+
+
+def _known(ops: HostOps, store: StoreHost) -> list[Record]:
+    """vmfab's records at a store's portal that may be meant."""
+    where = (store.address, store.port)
+    known = [r for r in recorded(ops) if r.iface == IFACE and (r.address, r.port) == where]
+    return [r for r in known if r.target == store.target or not store.target]
+
+
+def _is_of(record: Record, offer: Record) -> bool:
+    """Whether a record at a store's portal is of what the store offers there."""
+    return record.target == offer.target and record.group in (offer.group, -1)
+
+
+def _forgotten(host: str, stale: list[Record]) -> str:
+    """What to type about records that are to go."""
+    typed = "; ".join(f"iscsiadm {' '.join(record.words)} -o delete" for record in stale)
+    return f"Type on {host}: {typed}; then the same again."
 
 
 def discovered(ops: HostOps, store: StoreHost) -> Record:
@@ -167,23 +183,38 @@ def _chosen(host: str, store: StoreHost, offers: list[Record]) -> Record:
         )
     wanted = [offer for offer in offers if offer.target == (store.target or names[0])]
     at = [offer for offer in wanted if (offer.address, offer.port) == (store.address, store.port)]
-    if at or len(wanted) == 1:
-        return (at or wanted)[0]
+    if at:
+        return at[0]
     portals = ", ".join(offer.portal for offer in wanted)
     raise Refused(
-        f"{store.name} offers {wanted[0].target} at {portals}, none of which is {store.address}.",
-        f"Write one of these addresses as ansible_host= at {store.name}.",
+        f"{store.name} offers {wanted[0].target} at {portals}, not at"
+        f" {iscsiadm.portal(store.address, store.port)}.",
+        f"Write such an address as ansible_host= at {store.name}, and its port as vmfab_target_port= unless"
+        " it is 3260.",
     )
 
 
-def later(wish: Wish, what: str, why: str) -> Change:
-    """A change that can be known only when those before it are made: it looks then, and does what is due."""
+@dataclass(frozen=True, slots=True)
+class Due(Change):
+    """A change that can be known only when those before it are made."""
+
+
+def later(wish: Wish, what: str, why: str) -> Due:
+    """A change that looks once those before it are made, and does what is due then.
+
+    Failed when it still cannot tell.
+    """
 
     def make(ops: HostOps) -> str:
         found = wish.look(ops)
+        if isinstance(found, Due):
+            raise Failed(
+                f"{ops.host}: what to do about the {what} cannot be told, though all before it is done.",
+                f"Type there: iscsiadm -m node -P 1; each store needs one record through {IFACE}.",
+            )
         return found.apply(ops) if isinstance(found, Change) else found.why
 
-    return Change(what, why, make)
+    return Due(what, why, make)
 
 
 def systemctl(ops: HostOps, *words: str) -> None:
@@ -313,6 +344,7 @@ class NodeRecord:
             if not initiator_of(ops.file_read(INITIATOR).text):
                 return later(self, what, "made: its target is asked for once the host has an initiator name")
             record = discovered(ops, self.store)
+            _no_other(ops, self.store, record)
         wanted = self._settings(ops)
         path = record.path(folder(ops))
         found = ops.file_read(path)
@@ -359,6 +391,18 @@ class NodeRecord:
         if found.text is None:
             raise Failed(f"{ops.host}: iscsiadm has made no record {path}.", "Look at it there.")
         _replace_record(ops, found, iscsiadm.with_settings(found.text, wanted))
+
+
+def _no_other(ops: HostOps, store: StoreHost, wanted: Record) -> None:
+    """Raise Refused for vmfab's records of what was at the store's portal before."""
+    stale = [record for record in _known(ops, store) if not _is_of(record, wanted)]
+    if stale:
+        listed = ", ".join(f"{record.target} (portal group {record.group})" for record in stale)
+        raise Refused(
+            f"{ops.host} still has vmfab's record of {listed}, which {store.name} does not offer any more:"
+            f" it offers {wanted.target} (portal group {wanted.group}).",
+            _forgotten(ops.host, stale),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,11 +489,25 @@ class LoggedIn:
                 f" and its access list with {INITIATOR} of {ops.host}.",
             )
         if ended.rc not in (0, _ALREADY):
+            self._see_that_it_is_offered(ops, record)
             raise Failed(
                 f"{ops.host} cannot log in to {record.target} at {record.portal}: {ended.said}.",
                 f"Type there: ping -c 3 {record.address}",
             )
         return self._wait(ops, record)
+
+    def _see_that_it_is_offered(self, ops: HostOps, record: Record) -> None:
+        """Raise Failed when the store offers another target by now, as one that was set up anew does."""
+        try:
+            offer = discovered(ops, self.store)
+        except Refused:
+            return
+        if not _is_of(record, offer):
+            raise Failed(
+                f"{self.store.name} does not offer {record.target} (portal group {record.group}) any more,"
+                f" but {offer.target} (portal group {offer.group}).",
+                _forgotten(ops.host, [record]),
+            )
 
     def _rescan(self, ops: HostOps, login: Login, record: Record) -> str:
         _iscsiadm(ops, "-m", "session", "-r", login.sid, "--rescan")

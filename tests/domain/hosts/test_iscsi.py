@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks.cluster.asking.hostops import HostOps
+from tasks.cluster.errors import Failed
 from tasks.cluster.setup import iscsi, iscsiadm
+from tasks.cluster.setup.steps import Change, Finding
 from tasks.hostsetup import iscsi as log_in
 from tests.domain.storagedesk import IQN, ONE, PORTAL, STORE, THREE, TWO, StorageDesk
 from tests.domain.test_move_every_fault import FAULTS
@@ -184,6 +187,59 @@ def test_a_target_that_is_not_offered_is_refused(desk: StorageDesk) -> None:
     ended = desk.type(log_in, hosts=[ONE], yes=True)
     assert ended.code == 2
     assert f"does not offer iqn.2024-01.org.example:gone, but\n    {IQN}" in ended.err
+
+
+def test_a_target_that_is_offered_at_another_address_only_is_refused(desk: StorageDesk) -> None:
+    """By that record the host would not know its store again."""
+    desk.target.portals = ("192.168.0.12:3261",)
+    desk.network.forwards[PORTAL] = "192.168.0.12:3261"
+    before = desk.files(ONE)
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 2, ended
+    assert f"offers {IQN} at 192.168.0.12:3261, not at {PORTAL}" in ended.err
+    assert "ansible_host=" in ended.err
+    assert "vmfab_target_port=" in ended.err
+    assert desk.files(ONE) == before
+    desk.store(address="192.168.0.12", port=3261)
+    assert desk.type(log_in, hosts=[ONE], yes=True).code == 0
+    assert [s.portal for s in desk.at(ONE).sessions] == ["192.168.0.12:3261"]
+
+
+def test_the_record_of_a_store_that_was_set_up_anew_is_named(desk: StorageDesk) -> None:
+    assert desk.type(log_in, hosts=[ONE], yes=True).code == 0
+    there = desk.at(ONE)
+    desk.target.name = "iqn.2024-01.org.example:anew"
+    there.sessions.clear()
+    to_type = f"iscsiadm -m node -T {IQN} -p {PORTAL},1 -I vmfab -o delete"
+    failed = desk.type(log_in, hosts=[ONE], yes=True)
+    assert failed.code == 1, failed
+    assert f"vmstorage does not offer {IQN} (portal group 1) any more, but {desk.target.name} " in failed.err
+    assert to_type in failed.err
+    desk.store(target=desk.target.name)
+    assert desk.type(log_in, hosts=[ONE], yes=True).code == 0
+    desk.store()
+    there.sessions.clear()
+    before = desk.files(ONE)
+    refused = desk.type(log_in, hosts=[ONE], yes=True)
+    assert refused.code == 2, refused
+    assert f"still has vmfab's record of {IQN} " in refused.err
+    assert to_type in refused.err
+    assert desk.files(ONE) == before
+    assert there.run(to_type.split()) == (0, "", "")
+    assert desk.type(log_in, hosts=[ONE], yes=True).code == 0
+    assert [s.target.name for s in there.sessions] == [desk.target.name]
+
+
+def test_what_cannot_be_told_even_then_is_one_sentence(desk: StorageDesk) -> None:
+    class NeverTold:
+        def look(self, ops: HostOps) -> Finding:
+            return iscsi.later(self, "session with vmstorage", "logged in")
+
+    with desk.sim.session() as session, session.using(ONE) as ops:
+        due = NeverTold().look(ops)
+        assert isinstance(due, Change)
+        with pytest.raises(Failed, match="the session with vmstorage cannot be told"):
+            due.apply(ops)
 
 
 def test_a_second_portal_gives_no_second_session(sim: SimCluster, desk: StorageDesk) -> None:
