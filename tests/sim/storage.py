@@ -217,7 +217,8 @@ class Storage:
         target = next((t for t in self.network.targets if t.name == record.target), None)
         if target is None or self.network.down:
             return 8, "", "iscsiadm: initiator reported error (8 - connection timed out)\n"
-        if any(s.target is target and s.portal == record.portal for s in self.sessions):
+        way = (target, record.portal, record.iface)
+        if any((s.target, s.portal, s.iface) == way for s in self.sessions):
             return 15, "", "iscsiadm: session exists\n"
         account = tuple(
             iscsiadm.setting(text, f"node.session.auth.{key}") for key in ("username", "password")

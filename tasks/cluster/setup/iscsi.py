@@ -46,7 +46,7 @@ def step(session: Session, host: str) -> Step:
     wishes: list[Wish] = [InitiatorName(session, host), Daemon(), Iface(here)]
     for store in stores:
         wishes += [NodeRecord(here, store, _secret(store)), OnlyPath(store), LoggedIn(session, store)]
-    return Step("iscsi", (*wishes, LoginAtBoot()))
+    return Step("iscsi", (*wishes, LoginAtBoot(stores)))
 
 
 def require_address(host: Host) -> str:
@@ -415,7 +415,7 @@ class OnlyPath:
         what = f"other records of {self.store.name}"
         mine = target_of(ops, self.store)
         all_of_them = recorded(ops)
-        if mine is None and any(record.iface != IFACE for record in all_of_them):
+        if mine is None and all_of_them:
             return later(self, what, "kept from logging in by themselves, if they have the same target")
         if mine is None:
             return AlreadySo(what, "there are none")
@@ -545,19 +545,44 @@ def _listed(held: list[Login]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LoginAtBoot:
-    """The sessions come back after a boot, and end in order before the network does."""
+    """The sessions come back after a boot, and end in order before the network does.
+
+    The unit logs in by every record at its start: with a session that goes another way, a second time.
+    """
+
+    stores: tuple[StoreHost, ...]
 
     def look(self, ops: HostOps) -> Finding:
         enabled = unit(ops, "is-enabled", LOGIN_AT_BOOT) == "enabled"
         if enabled and unit(ops, "is-active", LOGIN_AT_BOOT) == "active":
             return AlreadySo(LOGIN_AT_BOOT, "logs in after each boot")
+        ways = self._other_ways(ops)
+        if enabled and ways:
+            return AlreadySo(LOGIN_AT_BOOT, f"counts from the next boot on: {ways} until then")
 
         def turn_on(ops: HostOps) -> str:
             systemctl(ops, "enable", LOGIN_AT_BOOT)
+            if ways := self._other_ways(ops):
+                return f"it counts from the next boot on: {ways} until then"
             systemctl(ops, "start", LOGIN_AT_BOOT)
             return ""
 
-        return Change(LOGIN_AT_BOOT, "started" if enabled else "enabled and started", turn_on)
+        why = "started" if enabled else "enabled and started"
+        if ways:
+            why = "enabled"
+        elif logins(ops) and not all(target_of(ops, store) for store in self.stores):
+            why += ", unless a session with a store goes another way until the next boot"
+        return Change(LOGIN_AT_BOOT, why, turn_on)
+
+    def _other_ways(self, ops: HostOps) -> str:
+        """The sessions with the stores that its start would take for none; empty when there are none such."""
+        records = [record for store in self.stores if (record := target_of(ops, store))]
+        mine = {record.target: (IFACE, record.portal) for record in records}
+        return ", ".join(
+            f"{login.target} goes by {login.portal} through {login.iface}"
+            for login in logins(ops)
+            if mine.get(login.target, (login.iface, login.portal)) != (login.iface, login.portal)
+        )
 
 
 def _replace_record(ops: HostOps, found: HostFile, text: str) -> None:

@@ -262,9 +262,39 @@ def test_a_session_by_another_way_goes_on_until_the_next_boot(sim: SimCluster, d
     ended = desk.type(log_in, hosts=[ONE], yes=True)
     assert ended.code == 0, ended
     assert [s.iface for s in desk.at(ONE).sessions] == ["default"]
-    assert "through default; from the next boot on through vmfab" in desk.type(log_in, hosts=[ONE]).out
+    assert "open-iscsi.service" in desk.at(ONE).enabled
+    assert "open-iscsi.service" not in desk.at(ONE).active
+    again = desk.type(log_in, hosts=[ONE])
+    assert again.code == 0
+    assert "to be" not in again.out
+    assert "through default; from the next boot on through vmfab" in again.out
+    assert f"counts from the next boot on: {IQN} goes by {PORTAL} through default until then" in again.out
     desk.at(ONE).boot()
     assert [s.iface for s in desk.at(ONE).sessions] == ["vmfab"]
+    assert "logs in after each boot" in desk.type(log_in, hosts=[ONE]).out
+
+
+def test_a_session_by_the_stores_old_address_goes_on_until_the_next_boot(desk: StorageDesk) -> None:
+    assert desk.type(log_in, hosts=[ONE], yes=True).code == 0
+    there = desk.at(ONE)
+    there.active.discard("open-iscsi.service")
+    desk.target.portals = (PORTAL, "192.168.0.12:3260")
+    desk.store(address="192.168.0.12")
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+    assert [s.portal for s in there.sessions] == [PORTAL]
+    there.boot()
+    assert [s.portal for s in there.sessions] == ["192.168.0.12:3260"]
+
+
+def test_sessions_with_other_targets_do_not_keep_the_unit_from_its_start(desk: StorageDesk) -> None:
+    there = desk.at(ONE)
+    there.log_in(Target("iqn.2024-01.org.example:backup", ("10.9.9.9:3260",)), "10.9.9.9:3260", "default")
+    there.enabled.add("open-iscsi.service")
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+    assert "open-iscsi.service" in there.active
+    assert [s.iface for s in there.sessions] == ["default", "vmfab"]
 
 
 def test_a_record_that_was_made_without_its_portal_group_is_used(desk: StorageDesk) -> None:
