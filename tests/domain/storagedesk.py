@@ -31,7 +31,7 @@ class StorageDesk(Desk):
         hosts = {}
         for number, name in enumerate(sim.hosts, 1):
             hosts[name] = Host(name, f"192.0.2.{number}", storage_address=address(number))
-            sim[name].storage = Storage(sim[name], self.network, address(number))
+            sim[name].storage = Storage(sim[name], self.network, address(number), hosts[name].address)
         self.inventory = {"hosts": hosts, "stores": {store.name: store for store in stores or (STORE,)}}
 
     @property

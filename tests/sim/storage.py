@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import json
 import posixpath
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from tests.sim.host import SimHost
 
 Ended = tuple[int, str, str]
-NIC = "enp2s0"
+#: The hosts' NICs: that in the storage network, and that in the LAN, with the default route.
+NIC, LAN = "enp2s0", "enp1s0"
 PROGRAMS = ("iscsiadm", "o2cb", "mkfs.ocfs2")
 
 
@@ -66,10 +68,11 @@ class Session:
 class Storage:
     """One host's part: what its kernel holds, and its programs."""
 
-    def __init__(self, host: SimHost, network: Network, address: str) -> None:
+    def __init__(self, host: SimHost, network: Network, address: str, lan: str) -> None:
         self.host = host
         self.network = network
         self.address: str | None = address
+        self.lan = lan
         self.hostname = host.name
         #: where its open-iscsi keeps its records
         self.folder = iscsiadm.OLD_FOLDER
@@ -154,9 +157,22 @@ class Storage:
     # -- iSCSI ---------------------------------------------------------------------------------------
 
     def _ip(self, argv: list[str]) -> Ended:
-        nics = [{"ifname": "lo", "addr_info": [{"local": "127.0.0.1"}]}, {"ifname": NIC, "addr_info": []}]
-        if self.address:
-            nics[1]["addr_info"] = [{"family": "inet", "local": self.address, "prefixlen": 24}]
+        has = {"lo": "127.0.0.1", LAN: self.lan, NIC: self.address}
+        if "get" in argv:
+            wanted = ipaddress.ip_address(argv[-1])
+            near = [
+                nic
+                for nic, own in has.items()
+                if own and wanted in ipaddress.ip_network(f"{own}/24", strict=False)
+            ]
+            return 0, json.dumps([{"dst": argv[-1], "dev": near[0] if near else LAN, "flags": []}]), ""
+        nics = [
+            {
+                "ifname": nic,
+                "addr_info": [{"family": "inet", "local": own, "prefixlen": 24}] if own else [],
+            }
+            for nic, own in has.items()
+        ]
         return 0, json.dumps(nics), ""
 
     def _test(self, argv: list[str]) -> Ended | None:

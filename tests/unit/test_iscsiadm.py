@@ -57,6 +57,10 @@ def test_nics() -> None:
     addresses = recorded("ip-addr.json")
     assert iscsiadm.nic_with("192.168.0.21", addresses) == "ens4"
     assert iscsiadm.nic_with("192.168.0.2", addresses) is None
+    route = (
+        '[{"dst":"8.8.8.8","gateway":"192.0.2.1","dev":"eth0","prefsrc":"192.0.2.2","flags":[],"cache":[]}]\n'
+    )
+    assert iscsiadm.route_nic(route) == "eth0"
 
 
 def test_a_record_is_edited_and_otherwise_kept() -> None:

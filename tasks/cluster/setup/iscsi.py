@@ -340,11 +340,16 @@ class NodeRecord:
     def look(self, ops: HostOps) -> Finding:
         what = f"node record of {self.store.name}"
         record = target_of(ops, self.store)
+        tried = record is not None and _tried(ops, record)
+        if not tried:
+            _require_route(ops, self.host, self.store)
         if record is None:
             if not initiator_of(ops.file_read(INITIATOR).text):
                 return later(self, what, "made: its target is asked for once the host has an initiator name")
             record = discovered(ops, self.store)
             _no_other(ops, self.store, record)
+        if not tried and not self.secret:
+            _require_no_account(ops, self.store, record)
         wanted = self._settings(ops)
         path = record.path(folder(ops))
         found = ops.file_read(path)
@@ -393,6 +398,51 @@ class NodeRecord:
         _replace_record(ops, found, iscsiadm.with_settings(found.text, wanted))
 
 
+def _tried(ops: HostOps, record: Record) -> bool:
+    """Whether the host is logged in by a record of vmfab's: what it needs is there then."""
+    return any((login.target, login.iface) == (record.target, IFACE) for login in logins(ops))
+
+
+def _require_route(ops: HostOps, host: Host, store: StoreHost) -> None:
+    """Raise Refused when the host reaches a store by another NIC than that to which sessions are bound."""
+    nic = storage_nic(ops, host)
+    ended = run(ops, ["ip", "-j", "route", "get", store.address])
+    # Without a route no NIC is a wrong one, and the store does not answer.
+    taken = iscsiadm.route_nic(ended.out) if ended.rc == 0 else nic
+    if taken != nic:
+        raise Refused(
+            f"{ops.host} reaches {store.name} at {store.address} through {taken}, but its storage address"
+            f" {host.storage_address} is on {nic}.",
+            f"vmfab_storage_address= of {ops.host} and ansible_host= of {store.name} have to be addresses"
+            " in the storage network: correct in hosts.ini the one that is not.",
+        )
+
+
+def _require_no_account(ops: HostOps, store: StoreHost, mine: Record) -> None:
+    """Raise Refused when the host logs in with CHAP by another record, and hosts.ini knows no account."""
+    held = [(login.target, login.portal, login.iface) for login in logins(ops)]
+    where = folder(ops)
+    for record in recorded(ops):
+        if record.target != mine.target or record == mine:
+            continue
+        path = record.path(where)
+        text = ops.file_read(path).text or ""
+        used = _at_boot(text) or (record.target, record.portal, record.iface) in held
+        if used and iscsiadm.setting(text, "node.session.auth.authmethod") == "CHAP":
+            user = iscsiadm.setting(text, "node.session.auth.username") or "NAME"
+            raise Refused(
+                f"{ops.host} logs in to {store.name} with CHAP, as {path} there says, and hosts.ini has no"
+                " account for it.",
+                f"Write vmfab_chap_user={user} and vmfab_chap_secret_file=FILE at {store.name};"
+                " README, iSCSI, says how to make the file.",
+            )
+
+
+def _at_boot(record: str) -> bool:
+    """Whether a record's text has it logged in at boot."""
+    return iscsiadm.setting(record, "node.startup") not in (None, "manual")
+
+
 def _no_other(ops: HostOps, store: StoreHost, wanted: Record) -> None:
     """Raise Refused for vmfab's records of what was at the store's portal before."""
     stale = [record for record in _known(ops, store) if not _is_of(record, wanted)]
@@ -426,7 +476,7 @@ class OnlyPath:
                 continue
             path = record.path(where)
             text = ops.file_read(path).text or ""
-            if iscsiadm.setting(text, "node.startup") not in (None, "manual"):
+            if _at_boot(text):
                 changed.append((record, path, text, iscsiadm.with_settings(text, _MANUAL)))
         if not changed:
             return AlreadySo(what, "none logs in by itself")

@@ -138,6 +138,12 @@ def nic_with(address: str, addresses: str) -> str | None:
     return None
 
 
+def route_nic(route: str) -> str:
+    """The NIC that a packet takes, from `ip -j route get`."""
+    (taken,) = json.loads(route)
+    return str(taken["dev"])
+
+
 def nics(addresses: str) -> tuple[str, ...]:
     """The names of all NICs, from `ip -j addr`."""
     return tuple(str(nic["ifname"]) for nic in json.loads(addresses))

@@ -297,6 +297,63 @@ def test_sessions_with_other_targets_do_not_keep_the_unit_from_its_start(desk: S
     assert [s.iface for s in there.sessions] == ["default", "vmfab"]
 
 
+def works_by_hand(desk: StorageDesk, **settings: str) -> tuple[str, tuple[str, int]]:
+    """A record that an admin made, by which the host is logged in; its path and what it says."""
+    by_hand = iscsiadm.Record(IQN, "192.168.0.10", 3260, 1, "default")
+    text = "node.startup = automatic\n"
+    text += "".join(f"node.session.auth.{name} = {value}\n" for name, value in settings.items())
+    path = by_hand.path("/etc/iscsi")
+    desk.at(ONE).files[path] = (text, 0o600)
+    desk.at(ONE).log_in(desk.target, PORTAL, "default")
+    return path, (text, 0o600)
+
+
+def test_an_account_that_hosts_ini_does_not_know_is_not_given_up(desk: StorageDesk, tmp_path: Path) -> None:
+    desk.target.account = ("vmhosts", SECRET)
+    path, _ = works_by_hand(desk, authmethod="CHAP", username="vmhosts", password=SECRET)
+    before = desk.files(ONE)
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 2, ended
+    assert f"vmhost1 logs in to vmstorage with CHAP, as {path} there says" in " ".join(ended.err.split())
+    assert "vmfab_chap_user=vmhosts and vmfab_chap_secret_file=FILE at vmstorage" in ended.err
+    assert SECRET not in ended.text
+    assert desk.files(ONE) == before
+    desk.with_chap(tmp_path, SECRET)
+    assert desk.type(log_in, hosts=[ONE], yes=True).code == 0
+    desk.at(ONE).boot()
+    assert [s.iface for s in desk.at(ONE).sessions] == ["vmfab"]
+
+
+def test_an_account_in_a_record_that_nobody_uses_is_no_matter(desk: StorageDesk) -> None:
+    path, (text, mode) = works_by_hand(desk, authmethod="CHAP", username="vmhosts", password=SECRET)
+    desk.at(ONE).files[path] = (text.replace("automatic", "manual"), mode)
+    desk.at(ONE).sessions.clear()
+    assert desk.type(log_in, hosts=[ONE], yes=True).code == 0
+
+
+def test_an_address_in_another_network_than_the_stores_is_refused(desk: StorageDesk) -> None:
+    works_by_hand(desk)
+    desk.let(ONE, storage_address="192.0.2.1")
+    before = desk.files(ONE)
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 2, ended
+    said = " ".join(ended.err.split())
+    assert "through enp2s0, but its storage address 192.0.2.1 is on enp1s0" in said
+    assert "vmfab_storage_address= of vmhost1 and ansible_host= of vmstorage have to be addresses" in said
+    assert desk.files(ONE) == before
+    desk.let(ONE, storage_address="192.168.0.21")
+    assert desk.type(log_in, hosts=[ONE], yes=True).code == 0
+
+
+def test_a_session_that_works_by_vmfabs_record_needs_no_route_of_its_own(desk: StorageDesk) -> None:
+    """It is bound to the NIC: two in one network are as good as one."""
+    desk.at(ONE).lan = "192.168.0.99"
+    desk.at(ONE).log_in(desk.target, PORTAL, "vmfab")
+    desk.at(ONE).files[RECORD.path("/etc/iscsi")] = ("node.startup = manual\n", 0o600)
+    ended = desk.type(log_in, hosts=[ONE], yes=True)
+    assert ended.code == 0, ended
+
+
 def test_a_record_that_was_made_without_its_portal_group_is_used(desk: StorageDesk) -> None:
     old = replace(RECORD, group=-1)
     path = old.path("/etc/iscsi")
