@@ -124,6 +124,25 @@ def test_second_ctrl_c_stops_now_and_names_what_is_open() -> None:
     assert caught.value.code == 130
 
 
+def test_a_second_ctrl_c_while_the_first_is_being_told_stops_as_well() -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def work(item: int) -> str:
+        begun.set()
+        over.wait(WAIT)
+        return ""
+
+    def told() -> None:
+        raise KeyboardInterrupt
+
+    made = Batch([0], work, parallel=1, left=str, describe=lambda item: f"item {item}", interrupted=told)
+    press(begun)
+    with pytest.raises(Interrupted, match="1 unfinished: item 0") as caught:
+        made.run()
+    over.set()
+    assert "fab resume" in caught.value.hint
+
+
 def test_the_next_items_are_prepared_while_the_first_are_worked_on() -> None:
     prepared: list[int] = []
     two = threading.Event()

@@ -113,15 +113,21 @@ class Batch(Generic[T, R]):
             self._waiting.put(index)
         for _ in range(min(self._parallel, len(self._items))):
             threading.Thread(target=self._run, name="batch", daemon=True).start()
-        while len(self._results) < len(self._items):
+        try:
+            self._collect_all()
+        except KeyboardInterrupt:
+            # A second Ctrl-C may come while the operator is still being told of the first.
             try:
-                self._collect()
-            except KeyboardInterrupt:
-                if self._no_more.is_set():
-                    raise self._cut_short() from None
                 self._no_more.set()
                 self._interrupted()
+                self._collect_all()
+            except KeyboardInterrupt:
+                raise self._cut_short() from None
         return tuple(self._results[index] for index in range(len(self._items)))
+
+    def _collect_all(self) -> None:
+        while len(self._results) < len(self._items):
+            self._collect()
 
     def _collect(self) -> None:
         try:
