@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tasks.cluster.setup import blockdevices, clusterconf, fstab, iscsi, iscsiadm, neighbours, ocfs2
+from tasks.cluster.setup import blockdevices, clusterconf, fstab, iscsiadm, iscsitargets, neighbours, ocfs2
 from tests.sim.errors import AgentError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Storage:
         self.seen: list[list[str]] = []
         host.disk.files |= {
             "/etc/machine-id": (f"{'0' * 31}{len(host.name)}\n", 0o444),
-            iscsi.INITIATOR: (f"InitiatorName=iqn.1993-08.org.debian:01:{host.name}\n", 0o600),
+            iscsitargets.INITIATOR: (f"InitiatorName=iqn.1993-08.org.debian:01:{host.name}\n", 0o600),
             fstab.PATH: ("UUID=1234 / ext4 errors=remount-ro 0 1\n", 0o644),
             neighbours.DEFAULTS: ("O2CB_ENABLED=false\nO2CB_BOOTCLUSTER=ocfs2\n", 0o644),
         }

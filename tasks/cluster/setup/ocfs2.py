@@ -10,7 +10,7 @@ from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.asking.session import Session
 from tasks.cluster.errors import Failed, HostError, Refused
 from tasks.cluster.model import StoreHost
-from tasks.cluster.setup import blockdevices, clusterconf, fstab, iscsi, neighbours, templates
+from tasks.cluster.setup import blockdevices, clusterconf, fstab, iscsitargets, neighbours, templates
 from tasks.cluster.setup.blockdevices import FileSystem, Mounted
 from tasks.cluster.setup.clusterconf import Member, Node
 from tasks.cluster.setup.iscsi import NoStores, require_address, systemctl, unit
@@ -510,8 +510,9 @@ def labelled(ops: HostOps, label: str) -> tuple[FileSystem, ...]:
 
 def disks_of(ops: HostOps, store: StoreHost) -> tuple[str, ...]:
     """The disks that the host's session with a store gives. Raises Lacking without a session."""
-    record = iscsi.target_of(ops, store)
-    held = [login for login in iscsi.logins(ops) if record is not None and login.target == record.target]
+    record = iscsitargets.target_of(ops, store)
+    logins = iscsitargets.logins(ops)
+    held = [login for login in logins if record is not None and login.target == record.target]
     if not held:
         raise Lacking(ops.host, f"has no session with {store.name}", by="iscsi")
     return tuple(f"/dev/{disk}" for login in held for disk in login.disks)

@@ -10,7 +10,7 @@ import pytest
 
 from tasks.cluster.asking.hostops import HostOps
 from tasks.cluster.errors import Failed
-from tasks.cluster.setup import iscsi, iscsiadm
+from tasks.cluster.setup import iscsi, iscsiadm, iscsitargets
 from tasks.cluster.setup.steps import Change, Finding
 from tasks.hostsetup import iscsi as log_in
 from tests.domain.storagedesk import IQN, ONE, PORTAL, STORE, THREE, TWO, StorageDesk
@@ -19,7 +19,7 @@ from tests.sim.cluster import SimCluster
 from tests.sim.storage import Lun, Target
 
 SECRET = "Sesam-0pen!#x"
-RECORD = iscsiadm.Record(IQN, "192.168.0.10", 3260, 1, iscsi.IFACE)
+RECORD = iscsiadm.Record(IQN, "192.168.0.10", 3260, 1, iscsitargets.IFACE)
 
 
 @pytest.fixture
@@ -132,32 +132,33 @@ def test_a_missing_secret_file_says_how_to_make_it(desk: StorageDesk, tmp_path: 
 def test_a_name_that_another_host_has_is_replaced(sim: SimCluster, desk: StorageDesk) -> None:
     same = "InitiatorName=iqn.1993-08.org.debian:01:clone\n"
     for host in (ONE, TWO):
-        desk.at(host).files[iscsi.INITIATOR] = (same, 0o600)
+        desk.at(host).files[iscsitargets.INITIATOR] = (same, 0o600)
     ended = desk.type(log_in, hosts=[ONE], yes=True)
     assert ended.code == 0, ended
-    name = iscsi.initiator_of(desk.at(ONE).files[iscsi.INITIATOR][0])
+    name = iscsitargets.initiator_of(desk.at(ONE).files[iscsitargets.INITIATOR][0])
     assert name.startswith("iqn.1993-08.org.debian:01:")
     assert "clone" not in name
-    assert desk.at(TWO).files[iscsi.INITIATOR][0] == same
+    assert desk.at(TWO).files[iscsitargets.INITIATOR][0] == same
     assert "which no other host has" in desk.type(log_in, hosts=[ONE]).out
 
 
 def test_a_name_in_use_is_not_changed_under_a_session(sim: SimCluster, desk: StorageDesk) -> None:
     desk.at(ONE).log_in(desk.target, PORTAL, "default")
+    same = "InitiatorName=iqn.1993-08.org.debian:01:clone\n"
     for host in (ONE, TWO):
-        desk.at(host).files[iscsi.INITIATOR] = ("InitiatorName=iqn.1993-08.org.debian:01:clone\n", 0o600)
+        desk.at(host).files[iscsitargets.INITIATOR] = (same, 0o600)
     ended = desk.type(log_in, hosts=[ONE], yes=True)
     assert ended.code == 2
     assert "vmhost1 and vmhost2 have the same initiator name" in ended.err
 
 
 def test_a_missing_name_is_made_up_and_stays(sim: SimCluster, desk: StorageDesk) -> None:
-    desk.at(ONE).files[iscsi.INITIATOR] = ("GenerateName=yes\n", 0o600)
+    desk.at(ONE).files[iscsitargets.INITIATOR] = ("GenerateName=yes\n", 0o600)
     shown = desk.type(log_in, hosts=[ONE], dry_run=True)
     assert shown.code == 0, shown
     ended = desk.type(log_in, hosts=[ONE], yes=True)
     assert ended.code == 0, ended
-    name = iscsi.initiator_of(desk.at(ONE).files[iscsi.INITIATOR][0])
+    name = iscsitargets.initiator_of(desk.at(ONE).files[iscsitargets.INITIATOR][0])
     assert name in shown.out
     assert is_set_up(desk)
 
