@@ -36,7 +36,8 @@ def verify(op: Operator) -> None:
     if code == MISSING:
         hosts = ",".join(op.hosts)
         raise Failed(
-            "Something is missing (see above).", f"host.setup makes it so: fab -H {hosts} host.setup"
+            "Something is missing (see above).",
+            f"What host.setup would do about it: fab -H {hosts} host.setup --dry-run",
         )
     if code:
         raise Failed(f"pytest ended with {code} (see above).")
