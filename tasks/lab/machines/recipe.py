@@ -16,8 +16,8 @@ HERE = Path(__file__).parent
 RELEASES = {release.codename: release.id for release in releases.RELEASES}
 #: A server as its installer leaves it: it can be reached by ssh, has Python and cron, and nothing of ours.
 BARE = (
-    "systemd-sysv", "udev", "dbus", "openssh-server", "python3", "cron", "iproute2", "iputils-ping", "procps",
-    "netplan.io", "kmod", "apparmor", "sudo",
+    "apt", "systemd-sysv", "udev", "dbus", "openssh-server", "python3", "cron", "iproute2", "iputils-ping",
+    "procps", "netplan.io", "kmod", "apparmor", "sudo",
 )  # fmt: skip
 #: A kernel that has or can get OCFS2: Debian's kernels for clouds cannot.
 KERNEL = {"debian": "linux-image-amd64", "ubuntu": "linux-image-virtual"}
