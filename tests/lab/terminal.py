@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 
 #: Rows and columns.
 SIZE = (24, 80)
+#: Seconds after which a key is pressed again.
+AGAIN = 2.0
 
 
 class Terminal:
@@ -47,10 +49,21 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())
 
-    def end(self, seconds: float = 120.0) -> int:
-        """Wait for its end; the exit code. What it shows meanwhile is read, and dropped."""
-        deadline = time.monotonic() + seconds
+    def end(self, seconds: float = 120.0, *, pressing: str = "") -> int:
+        """Wait for its end; the exit code. What it shows meanwhile is read, and dropped.
+
+        A key can be pressed every two seconds until then, as people do: a program that changes how its
+        terminal takes keys drops those that came before, and virsh says which key ends its console before
+        it does that.
+        """
+        pressed = time.monotonic()
+        deadline = pressed + seconds
+        if pressing:
+            self.type(pressing)
         while self._process.poll() is None and time.monotonic() < deadline:
+            if pressing and time.monotonic() > pressed + AGAIN:
+                self.type(pressing)
+                pressed = time.monotonic()
             ready, _, _ = select.select([self._ours], [], [], 0.1)
             if ready:
                 try:

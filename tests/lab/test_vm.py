@@ -154,5 +154,4 @@ def test_console(fab: Fab, clean_lab: Lab, user: str) -> None:
     fab.use_inventory_bytes(text.replace("=ssh_config", f"={clean_lab.root}/ssh_config").encode())
     with fab.terminal("vm.console", "it's $HOME") as terminal:
         assert "Console of it's $HOME on vmhost1" in terminal.await_words("Escape character")
-        terminal.type("\x1d")
-        assert terminal.end() == 0
+        assert terminal.end(pressing="\x1d") == 0
