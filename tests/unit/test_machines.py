@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tasks.cluster.inventory import inventory
-from tasks.lab.machines import archive, belongings, build, initrd, mirrors, qemu, recipe, wires
+from tasks.lab.machines import archive, belongings, build, initrd, keyring, mirrors, qemu, recipe, wires
 from tasks.lab.problem import LabError, LabRefused
 
 BOOKWORM, TRIXIE = recipe.choose("bookworm"), recipe.choose("trixie")
@@ -93,7 +93,7 @@ def ar(*parts: tuple[str, bytes]) -> bytes:
     return out
 
 
-def tar(**files: str) -> bytes:
+def tar(files: dict[str, str]) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as made:
         for name, text in files.items():
@@ -103,17 +103,60 @@ def tar(**files: str) -> bytes:
     return out.getvalue()
 
 
-def test_apt_finds_a_package_of_the_archive_and_dpkg_reads_it(tmp_path: Path) -> None:
-    control = (
-        "Package: odd\nVersion: 1:2\nArchitecture: all\nMaintainer: N <n@lab.example>\nDescription: odd\n"
-    )
-    packed = ar(
+def package(control: str, files: dict[str, str]) -> bytes:
+    return ar(
         ("debian-binary", b"2.0\n"),
-        ("control.tar.gz", gzip.compress(tar(control=control))),
-        ("data.tar.gz", gzip.compress(tar(odd="1"))),
+        ("control.tar.gz", gzip.compress(tar({"control": control}))),
+        ("data.tar.gz", gzip.compress(tar(files))),
     )
+
+
+def control_of(name: str) -> str:
+    return (
+        f"Package: {name}\nVersion: 1:2\nArchitecture: all\nMaintainer: N <n@lab.example>\nDescription: odd\n"
+    )
+
+
+def archive_of(tmp_path: Path, name: str, files: dict[str, str]) -> str:
+    """Make an archive of one package; gives its line of sources.list."""
+    deb = tmp_path / f"{name}_1%3a2_all.deb"
+    deb.write_bytes(package(control_of(name), files))
+    archive.make([deb], tmp_path / "archive")
+    return f"deb [trusted=yes] file:{tmp_path}/archive ./"
+
+
+def test_keys_of_another_distribution_come_out_of_their_package(tmp_path: Path) -> None:
+    name = "usr/share/keyrings/ubuntu-archive-keyring.gpg"
+    source = archive_of(tmp_path, "ubuntu-keyring", {name: "keys"})
+    found = keyring.fetch("ubuntu", [source], tmp_path / "keys")
+    assert (found.relative_to(tmp_path / "keys"), found.read_text()) == (Path(name), "keys")
+
+
+@pytest.mark.parametrize(
+    ("package", "why"),
+    [
+        ("odd", "E: Unable to locate package ubuntu-keyring"),
+        ("ubuntu-keyring", "the package ubuntu-keyring has no ubuntu-archive-keyring.gpg"),
+    ],
+)
+def test_keys_that_cannot_be_had_are_missed_in_one_sentence(tmp_path: Path, package: str, why: str) -> None:
+    source = archive_of(tmp_path, package, {"odd": "1"})
+    with pytest.raises(LabRefused, match="keys of Ubuntu's packages") as raised:
+        keyring.fetch("ubuntu", [source], tmp_path / "keys")
+    assert why in str(raised.value)
+
+
+def test_keys_come_only_from_an_archive_whose_own_keys_are_here(tmp_path: Path) -> None:
+    source = archive_of(tmp_path, "ubuntu-keyring", {"odd": "1"})
+    signed = source.replace("trusted=yes", f"signed-by={tmp_path}/missing.gpg")
+    with pytest.raises(LabRefused, match="not signed"):
+        keyring.fetch("ubuntu", [signed], tmp_path / "keys")
+
+
+def test_apt_finds_a_package_of_the_archive_and_dpkg_reads_it(tmp_path: Path) -> None:
+    control = control_of("odd")
     deb = tmp_path / "odd_1%3a2_all.deb"
-    deb.write_bytes(packed)
+    deb.write_bytes(package(control, {"odd": "1"}))
     archive.make([deb], tmp_path / "archive")
     there = tmp_path / "archive/odd_1-2_all.deb"
     assert subprocess.run(["dpkg-deb", "-f", there], capture_output=True, text=True).stdout == control

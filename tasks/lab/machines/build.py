@@ -115,6 +115,7 @@ def _build(part: Path, release: Release, say: Callable[[str], object]) -> None:
     _disk(tree, part / "storage.img")
     shutil.rmtree(tree)
     shutil.rmtree(debs)
+    shutil.rmtree(part / "keys", ignore_errors=True)
     part.chmod(0o755)
 
 
@@ -135,7 +136,7 @@ def _bootstrap(part: Path, release: Release) -> None:
         "--dpkgopt=path-exclude=/usr/share/man/*",
         *(f"--customize-hook={hook}" for hook in fetch), f"--customize-hook={HERE}/files/bare \"$1\"",
         '--customize-hook=rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap',
-        release.name, str(part / "tree"), *mirrors.sources(release),
+        release.name, str(part / "tree"), *mirrors.sources(release, part / "keys"),
     ])  # fmt: skip
 
 

@@ -6,11 +6,10 @@ import re
 import subprocess
 from pathlib import Path
 
+from tasks.lab.machines import keyring
 from tasks.lab.machines.recipe import RELEASES, Release
-from tasks.lab.problem import LabRefused
 
 COMPONENTS = {"debian": ("main",), "ubuntu": ("main", "universe")}
-KEYRINGS = {"debian": "debian-archive-keyring", "ubuntu": "ubuntu-keyring"}
 #: For a computer of another family; a computer's own sources win.
 PUBLIC = {
     "debian": (
@@ -29,11 +28,20 @@ _REACHES = re.compile(r'Acquire::(?:https?::[^" ]+|Retries|ForceIPv[46]) "[^"\n]
 _FORMAT = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
 
 
-def sources(release: Release) -> list[str]:
+def sources(release: Release, folder: Path) -> list[str]:
     """Return the lines of sources.list for a release, from this computer's sources of the same family.
 
-    Raises LabRefused when the keys of the release's family are not there.
+    Keys of its family that are not installed here are taken from the other family's archive into `folder`.
+    Raises LabRefused when they cannot be had.
     """
+    keys = keyring.installed(release.family)
+    if not keys.exists():
+        *_, other = (Release(family, name) for name, family in RELEASES.items() if family != release.family)
+        keys = keyring.fetch(release.family, _lines(other, keyring.installed(other.family)), folder)
+    return _lines(release, keys)
+
+
+def _lines(release: Release, keys: Path) -> list[str]:
     archives = chosen(_targets(), release)
     if not archives:
         # No package lists yet: apt does not know whose its sources are.
@@ -41,14 +49,8 @@ def sources(release: Release) -> list[str]:
         archives = chosen(_targets(), release) or [
             line.format(release.name) for line in PUBLIC[release.family]
         ]
-    keyring = Path(f"/usr/share/keyrings/{release.family}-archive-keyring.gpg")
-    if not keyring.exists():
-        raise LabRefused(
-            f"There is no {keyring}, by which packages of {release.family.capitalize()} are known.",
-            f"Type: apt-get install {KEYRINGS[release.family]}",
-        )
     return [
-        f"deb [signed-by={keyring}] {archive} {' '.join(COMPONENTS[release.family])}" for archive in archives
+        f"deb [signed-by={keys}] {archive} {' '.join(COMPONENTS[release.family])}" for archive in archives
     ]
 
 
