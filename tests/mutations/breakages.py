@@ -523,7 +523,7 @@ AFTER_A_BOOT = (
         "restart-without-the-mount",
         "VMs are started although the store is not mounted",
         RESTART_FILE,
-        (("wait_for {{ mount_deadline }} is_mounted || give_up", "true || give_up"),),
+        (("wait_for {{ mount_deadline }} reach_store || give_up", "true || give_up"),),
         RESTART,
     ),
     Breakage(

@@ -42,6 +42,8 @@ sleep() { from_host sleep "$1"; }
 date() { from_host date "$1"; }
 uname() { from_host uname; }
 logger() { shift 3; from_host logger "$@"; }
+iscsiadm() { from_host iscsiadm; }
+mount() { from_host mount; }
 flock() {
     [ "$1" = -n ] && return 0
     from_host flock "$2" "$vm_lock" || return 1
@@ -151,6 +153,8 @@ class Restart:
         if program == "logger":
             self._host.syslog.append(" ".join(args))
             return 0, ""
+        if program in ("iscsiadm", "mount"):
+            return 1, ""  # a store that is missing here is out of reach, until it is back by itself
         if program == "touch":
             return (1 if self._host.view.problem() else 0), ""
         return self._lock(program, args)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasks.cluster.setup import templates
+from tasks.lab.namespaces import until
 
 #: Its folder holds: defined (UUID NAME), running and saved (UUIDs), silent, and answers/UUID (shell).
 VIRSH = """#!/bin/sh
@@ -29,6 +30,17 @@ case $* in
     *) echo "not expected: $*" >>"$here/surprises"; exit 2 ;;
 esac
 """
+#: The storage answers when the file is there; mounted is what fstab has, when somebody has logged in.
+ISCSIADM = """#!/bin/sh
+here=$(dirname "$0")
+echo "iscsiadm $*" >>"$here/tries"
+[ -e "$here/storage" ] && touch "$here/session"
+"""
+MOUNT = """#!/bin/sh
+here=$(dirname "$0")
+echo "mount $*" >>"$here/tries"
+[ -e "$here/session" ] && cat "$here/fstab" >>"$here/mounts"
+"""
 LOGGER = """#!/bin/sh
 echo "$@" >>"$(dirname "$0")/syslog"
 """
@@ -38,6 +50,9 @@ HOOK = (
     "error: Hook script execution failed: internal error: Child process (LC_ALL=C /etc/libvirt/hooks/qemu x "
     "prepare begin -) unexpected exit status 1: vmfab: its image belongs to vmhost2: since 10:00\n"
 )
+
+
+TRYING = "{} is not mounted: trying every 1 s to log in at the storage and to mount it"
 
 
 def uuid(number: int) -> str:
@@ -52,7 +67,8 @@ class Host:
         self.mount = folder / "store"
         self.list = folder / "running vms"
         self.mounts = folder / "mounts"
-        for name, text in (("virsh", VIRSH), ("logger", LOGGER)):
+        programs = {"virsh": VIRSH, "logger": LOGGER, "iscsiadm": ISCSIADM, "mount": MOUNT}
+        for name, text in programs.items():
             (folder / name).write_text(text)
             (folder / name).chmod(0o755)
         self.mount.mkdir()
@@ -61,9 +77,10 @@ class Host:
         # virsh fills short names up with blanks.
         lines = [f"{uuid(number)} {name:<30}\n" for number, name in enumerate(names)]
         (folder / "defined").write_text("".join([*lines, "\n"]), encoding="utf-8")
-        for name in ("running", "saved", "starts", "syslog"):
+        for name in ("running", "saved", "starts", "syslog", "tries"):
             (folder / name).touch()
-        self.mounts.write_text(f"/dev/sdb {self.mount} ocfs2 rw 0 0\n")
+        (folder / "fstab").write_text(f"/dev/sdb {self.mount} ocfs2 rw 0 0\n")
+        self.mounts.write_text((folder / "fstab").read_text())
         text = templates.render(
             "restart_running_vms.sh.j2",
             mount=self.mount,
@@ -71,6 +88,7 @@ class Host:
             running_vms=self.list,
             lock=folder / "the lock",
             mount_deadline=1,
+            retry=1,
             libvirt_deadline=1,
             start_deadline=20,
             pause=0,
@@ -119,6 +137,11 @@ class Host:
             assert host == os.uname().nodename
             told.append(words)
         return told
+
+    @property
+    def tries(self) -> list[str]:
+        """How it tried to reach the storage."""
+        return (self.folder / "tries").read_text(encoding="utf-8").splitlines()
 
     @property
     def syslog(self) -> list[str]:
@@ -330,7 +353,8 @@ def test_without_the_mount_nothing_is_started_and_syslog_tells(host: Host, table
     assert host.run(b"web\r\n\n-rf\n") == 1
     assert host.started == []
     why = f"{host.mount} was not mounted within 1 s"
-    lines = [f"web: not started: {why}", f"-rf: not started: {why}", f"nothing was started: {why}"]
+    lines = [TRYING.format(host.mount), f"web: not started: {why}", f"-rf: not started: {why}"]
+    lines.append(f"nothing was started: {why}")
     assert host.syslog == [f"-t restart_running_vms -- {line}" for line in lines]
     assert not any(host.mount.iterdir())
 
@@ -338,7 +362,7 @@ def test_without_the_mount_nothing_is_started_and_syslog_tells(host: Host, table
 def test_it_waits_for_the_mount_and_libvirt(host: Host) -> None:
     host.script.write_text(
         host.script.read_text()
-        .replace("wait_for 1 is_mounted", "wait_for 30 is_mounted")
+        .replace("wait_for 1 reach_store", "wait_for 30 reach_store")
         .replace("wait_for 1 libvirt", "wait_for 30 libvirt")
     )
     table = host.mounts.read_text()
@@ -354,6 +378,27 @@ def test_it_waits_for_the_mount_and_libvirt(host: Host) -> None:
     process.communicate(timeout=30)
     assert process.returncode == 0
     assert host.log[0] == "web: started"
+
+
+def test_when_the_storage_is_back_late_it_logs_in_and_mounts(host: Host) -> None:
+    text = host.script.read_text()
+    host.script.write_text(text.replace("wait_for 1 reach_store", "wait_for 30 reach_store"))
+    host.mounts.write_text("")
+    host.list.write_bytes(b"web\n")
+    process = host.begin()
+    until(lambda: host.tries.count("mount -a -t ocfs2") == 2, 30.0, "a second try")
+    assert (host.started, host.log) == ([], [])
+    (host.folder / "storage").touch()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert host.tries == ["iscsiadm -m node -L automatic", "mount -a -t ocfs2"] * (len(host.tries) // 2)
+    assert host.syslog == [f"-t restart_running_vms -- {TRYING.format(host.mount)}"]
+    assert host.log[0] == "web: started"
+
+
+def test_a_store_that_is_mounted_is_left_alone(host: Host) -> None:
+    assert host.run(b"web\n") == 0
+    assert host.tries == []
 
 
 def test_a_silent_libvirtd_is_told_for_each_vm(host: Host) -> None:

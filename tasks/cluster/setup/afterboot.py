@@ -19,6 +19,8 @@ LOGROTATE = "/etc/logrotate.d/restart_running_vms"
 KEPT = "/var/backups/vmfab/crontab.root"
 #: Seconds. The store's machine may come back long after the hosts when the power was away.
 MOUNT_DEADLINE = 900
+#: between two attempts to reach it
+RETRY = 20
 LIBVIRT_DEADLINE = 300
 #: after which a start counts as failed; longer than a guard that waits for a hung store
 START_DEADLINE = 120
@@ -50,6 +52,7 @@ def script(mount: str, host: str, *, pause: int = PAUSE) -> str:
         running_vms=RUNNING_VMS,
         lock="/run/restart_running_vms.lock",
         mount_deadline=MOUNT_DEADLINE,
+        retry=RETRY,
         libvirt_deadline=LIBVIRT_DEADLINE,
         start_deadline=START_DEADLINE,
         pause=pause,
