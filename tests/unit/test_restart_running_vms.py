@@ -354,7 +354,7 @@ def test_without_the_mount_nothing_is_started_and_syslog_tells(host: Host, table
     assert host.started == []
     why = f"{host.mount} was not mounted within 1 s"
     lines = [TRYING.format(host.mount), f"web: not started: {why}", f"-rf: not started: {why}"]
-    lines.append(f"nothing was started: {why}")
+    lines.append(f"nothing was started: {why}; once it is, run {host.script}")
     assert host.syslog == [f"-t restart_running_vms -- {line}" for line in lines]
     assert not any(host.mount.iterdir())
 
@@ -408,7 +408,7 @@ def test_a_silent_libvirtd_is_told_for_each_vm(host: Host) -> None:
     assert host.log == [
         f"web: not started: {why}",
         f"db 01: not started: {why}",
-        f"nothing was started: {why}",
+        f"nothing was started: {why}; once it does, run {host.script}",
     ]
     assert host.started == []
 
