@@ -23,6 +23,7 @@ def fetch(family: str, sources: list[str], folder: Path) -> Path:
     are here. Raises LabRefused when the package cannot be had.
     """
     package = PACKAGES[family]
+    folder = folder.resolve()
     (folder / "lists").mkdir(parents=True)
     listed = folder / "sources.list"
     listed.write_text("".join(f"{line}\n" for line in sources), encoding="utf-8")
