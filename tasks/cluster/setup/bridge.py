@@ -148,8 +148,11 @@ class _Trial:
     def make(self, ops: HostOps) -> str:
         """Start it, prove it by a new login, and make it last; a note about what was kept.
 
-        Raises Failed when the old network is back, Unknown when the host is not heard any more.
+        Raises Failed when the old network is back, Unknown when the host is not heard any more,
+        Refused when a store has been mounted since the question.
         """
+        if self._wanted.storage:
+            _refuse_mounted(ops, self._wanted.storage)
         run(ops, ["rm", "-rf", WORK])
         ops.file_write(SCRIPT, self._script, mode=0o600, expect=None)
         try:

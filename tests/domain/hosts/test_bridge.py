@@ -229,6 +229,18 @@ def test_the_storage_nic_does_not_change_under_a_mounted_store(sim: SimCluster, 
     assert again.out.count("already so") == 2
 
 
+def test_a_store_that_is_mounted_after_the_question_keeps_its_nic(sim: SimCluster, desk: Desk) -> None:
+    sim[ONE].lan.cloud_init = True
+    sim[ONE].view.mounted = False
+    wish(desk, ONE, vmfab_storage_address="10.9.0.1", vmfab_storage_nic="eno2", vmfab_storage_mtu="9000")
+    # cloud-init's file is the first that is written after the question.
+    sim.faults.on(lambda call: setattr(call.host.view, "mounted", True), op="file.write")
+    ended = desk.type(bridge_task, hosts=[ONE], yes=True)
+    assert ended.code == 1, ended
+    assert MOUNTED in one_line(ended.err)
+    assert is_old(sim[ONE].lan)
+
+
 @pytest.mark.parametrize(
     ("live", "written", "mtu"),
     [(9000, 9000, "1500"), (1500, 1500, "9000"), (1500, 9000, "9000"), (9000, None, "9000")],
