@@ -39,6 +39,11 @@ def test_an_unknown_release_is_refused_with_those_that_are_known() -> None:
         recipe.choose("potato")
 
 
+def test_the_kernels_modules_are_a_package_of_their_own_where_the_release_packs_them_so() -> None:
+    assert recipe.choose("noble").modules("6.8.0-1-generic") == "linux-modules-extra-6.8.0-1-generic"
+    assert recipe.choose("resolute").modules("7.0.0-1-generic") == BOOKWORM.modules("6.1.0-1-amd64") == ""
+
+
 def test_the_digest_changes_with_release_and_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recipe.digest(BOOKWORM) == recipe.digest(BOOKWORM) != recipe.digest(TRIXIE)
     before = recipe.digest(BOOKWORM)

@@ -98,16 +98,16 @@ class KernelModules:
         lacking = [kernel for kernel in kernels if not _has_ocfs2(ops, kernel)]
         if not lacking:
             return AlreadySo("kernel", f"OCFS2 is there for {', '.join(kernels)}")
-        apart = release(ops).modules
-        if apart:
-            whole = [
-                Package(apart.format(kernel=kernel), f"OCFS2 for the kernel {kernel}") for kernel in lacking
-            ]
+        known = release(ops)
+        if known.modules:
+            names = {kernel: known.modules.format(kernel=kernel) for kernel in lacking}
+            whole = [Package(name, f"OCFS2 for the kernel {kernel}") for kernel, name in names.items()]
             return _installation(self.clock, whole)
         if running in lacking:
             raise Refused(
                 f"{ops.host}'s kernel {running} has no OCFS2.",
-                "Install linux-image-amd64 there instead of a cloud kernel, reboot, and type the same again.",
+                f"Install {releases.KERNELS[known.id]} there instead of a cloud kernel, reboot, and type the "
+                "same again.",
             )
         raise Refused(
             f"{ops.host} boots the kernel {lacking[0]} next, which has no OCFS2 ({running} runs).",

@@ -47,12 +47,15 @@ EVERYWHERE = (
 )
 _SPICE = Package("qemu-system-modules-spice", "graphics of VMs that are defined with SPICE")
 _EXTRA = "linux-modules-extra-{kernel}"
+#: A kernel that has OCFS2, by the distribution's ID.
+KERNELS = {"debian": "linux-image-amd64", "ubuntu": "linux-image-generic"}
 
 RELEASES = (
     Release("debian", "12", "bookworm", "Debian 12"),
     Release("debian", "13", "trixie", "Debian 13", (_SPICE,)),
     Release("ubuntu", "22.04", "jammy", "Ubuntu 22.04", (), _EXTRA),
     Release("ubuntu", "24.04", "noble", "Ubuntu 24.04", (_SPICE,), _EXTRA),
+    Release("ubuntu", "26.04", "resolute", "Ubuntu 26.04", (_SPICE,)),
 )
 
 

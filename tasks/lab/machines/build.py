@@ -124,7 +124,7 @@ def _bootstrap(part: Path, release: Release) -> None:
     options = part / "apt.conf"
     options.write_text("".join(f"{line}\n" for line in mirrors.options()), encoding="utf-8")
     apt = 'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -y -q --no-install-recommends --download-only install'
-    extra = 'linux-modules-extra-$(ls "$1/usr/lib/modules")' if release.family == "ubuntu" else ""
+    extra = release.modules('$(ls "$1/usr/lib/modules")')
     fetch = [
         f'{apt} {" ".join(packages)} && mv "$1"/var/cache/apt/archives/*.deb {part}/debs/{name}/'
         for name, packages in (("host", (*release.host_packages, extra)), ("storage", STORAGE_PACKAGES))

@@ -51,8 +51,15 @@ class Release:
     @property
     def host_packages(self) -> tuple[str, ...]:
         """Name what host.packages installs: the lab's own archive has it, as the machines have no way out."""
-        (known,) = (one for one in releases.RELEASES if one.codename == self.name)
-        return tuple(package.name for package in releases.packages(known))
+        return tuple(package.name for package in releases.packages(self._known))
+
+    def modules(self, kernel: str) -> str:
+        """Name the package that has OCFS2 for a kernel whose own package does not; "" when there is none."""
+        return self._known.modules.format(kernel=kernel)
+
+    @property
+    def _known(self) -> releases.Release:
+        return next(one for one in releases.RELEASES if one.codename == self.name)
 
 
 def computers(os_release: str) -> Release:

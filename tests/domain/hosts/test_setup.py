@@ -109,11 +109,23 @@ def test_a_kernel_without_ocfs2_gets_its_modules_on_ubuntu(sim: SimCluster, desk
     assert apt(sim).history[-1][-1] == extra
 
 
-def test_a_kernel_without_ocfs2_is_refused_on_debian(sim: SimCluster, desk: Desk) -> None:
+@pytest.mark.parametrize(
+    ("os_release", "kernel"),
+    [
+        ("ID=debian\nVERSION_ID=12\n", "linux-image-amd64"),
+        ("ID=ubuntu\nVERSION_ID=26.04\n", "linux-image-generic"),
+    ],
+)
+def test_a_kernel_without_ocfs2_is_refused_where_no_package_has_it(
+    sim: SimCluster, desk: Desk, os_release: str, kernel: str
+) -> None:
+    apt(sim).os_release = os_release
     apt(sim).ocfs2_in = frozenset()
+    apt(sim).states["qemu-system-modules-spice"] = "installed"
     ended = desk.type(install, hosts=[ONE], yes=True)
     assert ended.code == 2
     assert f"kernel {apt(sim).kernel} has no OCFS2" in ended.err
+    assert f"Install {kernel} there" in " ".join(ended.err.split())
 
 
 def test_a_other_kernel_gets_its_modules_before_it_is_booted(sim: SimCluster, desk: Desk) -> None:
