@@ -402,8 +402,17 @@ echo "sudo: unable to resolve host one: Name or service not known" >&2
     [
         ('exec "$@"', None),
         ('echo "sudo: a password is required" >&2; exit 1', "sudo needs a password for {user}"),
+        (
+            'echo "sudo: interactive authentication is required" >&2; exit 1',
+            "sudo needs a password for {user}",
+        ),
+        (
+            "echo \"sudo: I'm sorry {user}. I'm afraid I can't do that\" >&2; exit 1",
+            "{user} may not use sudo there",
+        ),
         ('echo "{user} is not in the sudoers file." >&2; exit 1', "{user} may not use sudo there"),
         ('echo "sudo: python3: command not found" >&2; exit 1', "python3 is not installed there"),
+        ("echo \"sudo: 'python3': command not found\" >&2; exit 1", "python3 is not installed there"),
         ("exit 1", "its agent did not start (sudo: unable to resolve host one: Name or service not known)"),
     ],
 )

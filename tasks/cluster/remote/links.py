@@ -344,12 +344,13 @@ class AgentLink:
 def reason_of(said: list[str], user: str) -> str:
     """Say in plain words why no agent started, from what the host printed."""
     text = "\n".join(said)
-    missing = re.search(r"\b(python3|sudo): (?:command )?not found", text)
+    missing = re.search(r"\b(python3|sudo)'?: (?:command )?not found", text)
     if missing:
         return f"{missing[1]} is not installed there"
-    if re.search(r"sudo: .*(password|terminal) is required", text):
+    # Ubuntu 26.04 has sudo-rs in its place, which says the same in other words.
+    if re.search(r"sudo: .*(password|terminal|authentication) is required", text):
         return f"sudo needs a password for {user}"
-    if re.search(r"not in the sudoers file|sudo: .*not allowed", text):
+    if re.search(r"not in the sudoers file|sudo: .*not allowed|sudo: I'm sorry", text):
         return f"{user} may not use sudo there"
     if said:
         return f"its agent did not start ({said[-1].strip()})"
