@@ -1,6 +1,6 @@
 """The packages that the practice cluster needs: which, why, what is missing, and their installation.
 
-The names are those of Debian 12 and 13 and of Ubuntu 22.04 and 24.04.
+The names are those of Debian 12 and 13 and of Ubuntu 22.04, 24.04 and 26.04.
 """
 
 from __future__ import annotations
