@@ -100,8 +100,9 @@ class KernelModules:
             return AlreadySo("kernel", f"OCFS2 is there for {', '.join(kernels)}")
         known = release(ops)
         if known.modules:
-            names = {kernel: known.modules.format(kernel=kernel) for kernel in lacking}
-            whole = [Package(name, f"OCFS2 for the kernel {kernel}") for kernel, name in names.items()]
+            whole = [
+                Package(known.modules_for(kernel), f"OCFS2 for the kernel {kernel}") for kernel in lacking
+            ]
             return _installation(self.clock, whole)
         if running in lacking:
             raise Refused(

@@ -30,6 +30,10 @@ class Release:
     #: empty when there is none
     modules: str = ""
 
+    def modules_for(self, kernel: str) -> str:
+        """That package for a kernel; empty when there is none."""
+        return self.modules.format(kernel=kernel)
+
 
 #: Recommended packages are not installed, so what is wanted of them stands here.
 EVERYWHERE = (

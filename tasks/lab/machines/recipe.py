@@ -55,7 +55,7 @@ class Release:
 
     def modules(self, kernel: str) -> str:
         """Name the package that has OCFS2 for a kernel whose own package does not; "" when there is none."""
-        return self._known.modules.format(kernel=kernel)
+        return self._known.modules_for(kernel)
 
     @property
     def _known(self) -> releases.Release:
