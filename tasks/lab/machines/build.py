@@ -115,7 +115,6 @@ def _build(part: Path, release: Release, say: Callable[[str], object]) -> None:
     _disk(tree, part / "storage.img")
     shutil.rmtree(tree)
     shutil.rmtree(debs)
-    shutil.rmtree(part / "keys", ignore_errors=True)
     part.chmod(0o755)
 
 
@@ -129,15 +128,17 @@ def _bootstrap(part: Path, release: Release) -> None:
         f'{apt} {" ".join(packages)} && mv "$1"/var/cache/apt/archives/*.deb {part}/debs/{name}/'
         for name, packages in (("host", (*release.host_packages, extra)), ("storage", STORAGE_PACKAGES))
     ]
-    _run([
-        "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",
-        f"--include={','.join(release.include)}", f"--aptopt={options}",
-        "--aptopt=Acquire::Languages none", "--dpkgopt=force-unsafe-io",
-        "--dpkgopt=path-exclude=/usr/share/man/*",
-        *(f"--customize-hook={hook}" for hook in fetch), f"--customize-hook={HERE}/files/bare \"$1\"",
-        '--customize-hook=rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap',
-        release.name, str(part / "tree"), *mirrors.sources(release, part / "keys"),
-    ])  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=part) as keys:
+        _run([
+            "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",
+            f"--include={','.join(release.include)}", f"--aptopt={options}",
+            "--aptopt=Acquire::Languages none", "--dpkgopt=force-unsafe-io",
+            "--dpkgopt=path-exclude=/usr/share/man/*",
+            *(f"--customize-hook={hook}" for hook in fetch), f"--customize-hook={HERE}/files/bare \"$1\"",
+            '--customize-hook=rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap '
+            '"$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap',
+            release.name, str(part / "tree"), *mirrors.sources(release, Path(keys)),
+        ])  # fmt: skip
 
 
 def _disk(tree: Path, image: Path) -> None:

@@ -36,7 +36,7 @@ def sources(release: Release, folder: Path) -> list[str]:
     """
     keys = keyring.installed(release.family)
     if not keys.exists():
-        *_, other = (Release(family, name) for name, family in RELEASES.items() if family != release.family)
+        other = [Release(family, name) for name, family in RELEASES.items() if family != release.family][-1]
         keys = keyring.fetch(release.family, _lines(other, keyring.installed(other.family)), folder)
     return _lines(release, keys)
 
