@@ -108,14 +108,6 @@ def tar(files: dict[str, str]) -> bytes:
     return out.getvalue()
 
 
-def package(control: str, files: dict[str, str]) -> bytes:
-    return ar(
-        ("debian-binary", b"2.0\n"),
-        ("control.tar.gz", gzip.compress(tar({"control": control}))),
-        ("data.tar.gz", gzip.compress(tar(files))),
-    )
-
-
 def control_of(name: str) -> str:
     return (
         f"Package: {name}\nVersion: 1:2\nArchitecture: all\nMaintainer: N <n@lab.example>\nDescription: odd\n"
@@ -125,7 +117,12 @@ def control_of(name: str) -> str:
 def archive_of(tmp_path: Path, name: str, files: dict[str, str]) -> str:
     """Make an archive of one package; gives its line of sources.list."""
     deb = tmp_path / f"{name}_1%3a2_all.deb"
-    deb.write_bytes(package(control_of(name), files))
+    packed = ar(
+        ("debian-binary", b"2.0\n"),
+        ("control.tar.gz", gzip.compress(tar({"control": control_of(name)}))),
+        ("data.tar.gz", gzip.compress(tar(files))),
+    )
+    deb.write_bytes(packed)
     archive.make([deb], tmp_path / "archive")
     return f"deb [trusted=yes] file:{tmp_path}/archive ./"
 
@@ -159,19 +156,18 @@ def test_keys_come_only_from_an_archive_whose_own_keys_are_here(tmp_path: Path) 
 
 
 def test_apt_finds_a_package_of_the_archive_and_dpkg_reads_it(tmp_path: Path) -> None:
-    control = control_of("odd")
-    deb = tmp_path / "odd_1%3a2_all.deb"
-    deb.write_bytes(package(control, {"odd": "1"}))
-    archive.make([deb], tmp_path / "archive")
+    source = archive_of(tmp_path, "odd", {"odd": "1"})
     there = tmp_path / "archive/odd_1-2_all.deb"
-    assert subprocess.run(["dpkg-deb", "-f", there], capture_output=True, text=True).stdout == control
+    assert subprocess.run(["dpkg-deb", "-f", there], capture_output=True, text=True).stdout == control_of(
+        "odd"
+    )
     listed = subprocess.run(["dpkg-deb", "-c", there], capture_output=True, text=True, check=True).stdout
     assert listed.endswith("./odd\n")
     root = tmp_path / "root"
     for folder in ("etc/apt/apt.conf.d", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial"):
         (root / folder).mkdir(parents=True)
     (root / "status").touch()
-    (root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] file:{tmp_path}/archive ./\n")
+    (root / "etc/apt/sources.list").write_text(f"{source}\n")
     apt = ["-o", f"Dir={root}", "-o", f"Dir::State::status={root}/status", "-o", "APT::Sandbox::User=root"]
     done = subprocess.run(["apt-get", "update", *apt], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
